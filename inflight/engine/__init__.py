@@ -1,0 +1,1 @@
+"""Checkpoint → engine: memory plan and packing."""

@@ -1,0 +1,1 @@
+"""Finds tritonserver, starts it, waits until it is ready, stops it."""

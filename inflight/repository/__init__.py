@@ -1,0 +1,1 @@
+"""Engine → Triton model repository; templates and consistency checks."""

@@ -1,0 +1,1 @@
+"""Text ↔ token ids: what preprocessing, postprocessing and LLM share."""
