@@ -1,0 +1,94 @@
+#include "batch_manager/delivery.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace inflight {
+namespace {
+
+// Responses that may leave back to back: far below what Triton's HTTP threads lose callbacks at.
+constexpr double kBurst = 32.0;
+
+void join(Response& pending, Response&& next) {
+  pending.tokens.insert(pending.tokens.end(), next.tokens.begin(), next.tokens.end());
+  pending.log_probs.insert(pending.log_probs.end(), next.log_probs.begin(), next.log_probs.end());
+  pending.cum_log_prob = next.cum_log_prob;
+  pending.is_final = next.is_final;
+  pending.finish_reason = next.finish_reason;
+  pending.error = std::move(next.error);
+}
+
+void keep_last(std::vector<int32_t>& preceding, const std::vector<int32_t>& sent) {
+  preceding.insert(preceding.end(), sent.begin(), sent.end());
+  if (preceding.size() > kPrecedingTokens) preceding.erase(preceding.begin(), preceding.end() - kPrecedingTokens);
+}
+
+}  // namespace
+
+Delivery::Delivery(int32_t max_responses_per_second)
+    : max_responses_per_second_(max_responses_per_second), thread_([this] { run(); }) {}
+
+Delivery::~Delivery() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  posted_.notify_one();
+  thread_.join();
+}
+
+void Delivery::post(const std::shared_ptr<ResponseChannel>& channel, Response response) {
+  bool was_idle;
+  {
+    std::lock_guard lock(mutex_);
+    was_idle = queue_.empty();
+    join(channel->pending_, std::move(response));
+    if (!channel->queued_) {
+      channel->queued_ = true;
+      queue_.push_back(channel);
+    }
+  }
+  if (was_idle) posted_.notify_one();
+}
+
+void Delivery::run() {
+  while (true) {
+    std::shared_ptr<ResponseChannel> channel;
+    Response response;
+    {
+      std::unique_lock lock(mutex_);
+      posted_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+    }
+    pace();  // before taking the response: what is posted meanwhile joins it
+    {
+      std::lock_guard lock(mutex_);
+      channel = std::move(queue_.front());
+      queue_.pop_front();
+      response = std::exchange(channel->pending_, Response{});
+      channel->queued_ = false;
+    }
+    response.preceding_tokens = channel->preceding_;
+    channel->callback_(channel->id_, response);
+    keep_last(channel->preceding_, response.tokens);
+  }
+}
+
+void Delivery::pace() {
+  if (max_responses_per_second_ <= 0) return;
+  const auto refill = [this] {
+    const auto now = Clock::now();
+    credit_ += std::chrono::duration<double>(now - last_send_).count() * max_responses_per_second_;
+    credit_ = std::min(credit_, kBurst);
+    last_send_ = now;
+  };
+  refill();
+  if (credit_ < 1.0) {
+    std::this_thread::sleep_for(std::chrono::duration<double>((1.0 - credit_) / max_responses_per_second_));
+    refill();
+  }
+  credit_ -= 1.0;
+}
+
+}  // namespace inflight

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "batch_manager/request.h"
+
+namespace inflight {
+
+// One request's way out: its callback and the tokens that wait to be sent.
+class ResponseChannel {
+ public:
+  ResponseChannel(RequestId id, ResponseCallback callback) : id_(id), callback_(std::move(callback)) {}
+
+ private:
+  friend class Delivery;
+  RequestId id_;
+  ResponseCallback callback_;
+  Response pending_;                // joined from what was posted since the last send
+  bool queued_ = false;             // pending_ holds something to send
+  std::vector<int32_t> preceding_;  // the last kPrecedingTokens tokens that were sent
+};
+
+// Calls the callbacks from a thread of its own, so that a slow client never stalls the loop.
+//
+// Channels are served in turn. Tokens posted to a channel that still waits for its turn are joined into one
+// response, and at most max_responses_per_second are sent: Triton's HTTP front end loses response callbacks,
+// and the stream hangs, once about 270 of them are pending on one of its threads.
+class Delivery {
+ public:
+  explicit Delivery(int32_t max_responses_per_second);
+  ~Delivery();  // sends everything that was posted, then joins the thread
+
+  // Queues a response whose preceding_tokens are filled in here. Nothing may follow a final one.
+  void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void run();
+  void pace();
+
+  const int32_t max_responses_per_second_;
+  double credit_ = 0.0;  // responses that may be sent now
+  Clock::time_point last_send_ = Clock::now();
+
+  std::mutex mutex_;
+  std::condition_variable posted_;
+  std::deque<std::shared_ptr<ResponseChannel>> queue_;
+  bool stopping_ = false;
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace inflight
