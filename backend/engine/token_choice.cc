@@ -174,8 +174,8 @@ int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float te
   if (top_k > 0) {
     select_top_k(logits, std::min(static_cast<size_t>(top_k), logits.size()), candidates);
   } else {
-    // All weights below (1 - top_p) * total / vocabulary add up to less than what top_p leaves out
-    // (1e-3: the logarithm of more than single precision can round off).
+    // All weights below (1 - top_p) * total / vocabulary add up to less than what top_p leaves out.
+    // 1e-3 allows for rounding in single precision.
     double lowest_log_weight = kNegligibleLogWeight;
     if (cuts_mass) {
       total = sum_of_weights(logits, highest, scale);

@@ -1,0 +1,317 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "check.h"
+#include "engine/token_choice.h"
+
+using namespace inflight;
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<float> random_logits(int32_t size, uint32_t seed, float deviation = 3.0f) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0.0f, deviation);
+  std::vector<float> logits(size);
+  for (float& logit : logits) logit = normal(generator);
+  return logits;
+}
+
+// softmax(logits / temperature) cut to top_k, then to top_p: by sorting all, in double precision.
+std::vector<double> reference_probabilities(const std::vector<float>& logits, int32_t top_k, float top_p,
+                                            float temperature) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  if (top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(top_k)));
+  std::vector<double> weights;
+  for (const int32_t token : order) {
+    weights.push_back(std::exp((static_cast<double>(logits[token]) - logits[order[0]]) / temperature));
+  }
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<double> probabilities(logits.size(), 0.0);
+  double kept = 0.0;
+  for (size_t i = 0; i < order.size() && (top_p == 0.0f || kept < top_p * total); ++i) {
+    kept += weights[i];
+    probabilities[order[i]] = weights[i];
+  }
+  for (double& probability : probabilities) probability /= kept;
+  return probabilities;
+}
+
+// Draws at three places in every token's share of [0, 1).
+void check_draws(const std::vector<float>& logits, int32_t top_k, float top_p, float temperature) {
+  const auto expected = reference_probabilities(logits, top_k, top_p, temperature);
+  double begin = 0.0;
+  for (size_t token = 0; token < expected.size(); ++token) {
+    const double end = begin + expected[token];
+    if (expected[token] > 1e-5) {
+      for (const double share : {0.1, 0.5, 0.9}) {
+        CHECK_EQ(draw(logits, top_k, top_p, temperature, begin + share * expected[token]),
+                 static_cast<int32_t>(token));
+      }
+    }
+    begin = end;
+  }
+}
+
+SampledToken sample(Sampler& sampler, int32_t slot, std::vector<float> logits) { return sampler.sample(slot, logits); }
+
+int32_t greedy_token(const SamplingConfig& config, const std::vector<int32_t>& prompt, const std::vector<float>& logits) {
+  Sampler sampler(1, static_cast<int32_t>(logits.size()));
+  sampler.configure(0, config, prompt);
+  return sample(sampler, 0, logits).token;
+}
+
+}  // namespace
+
+TEST(greedy_takes_the_highest_logit_and_the_lowest_token_among_equals) {
+  for (const int32_t size : {1, 5, 16, 17, 1024, 1025, 5000}) {
+    std::vector<float> logits = random_logits(size, static_cast<uint32_t>(size));
+    CHECK_EQ(argmax(logits), std::ranges::max_element(logits) - logits.begin());
+    std::ranges::fill(logits, -2.0f);
+    CHECK_EQ(argmax(logits), 0);
+    logits[size - 1] = -1.0f;
+    CHECK_EQ(argmax(logits), size - 1);
+    logits[size / 2] = -1.0f;
+    CHECK_EQ(argmax(logits), size / 2);
+  }
+}
+
+TEST(settings_without_chance_are_greedy) {
+  const auto logits = random_logits(100, 1);
+  const int32_t best = argmax(logits);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    CHECK_EQ(greedy_token({.random_seed = seed}, {}, logits), best);
+    CHECK_EQ(greedy_token({.top_k = 1, .top_p = 0.9f, .random_seed = seed}, {}, logits), best);
+    CHECK_EQ(greedy_token({.top_k = 50, .temperature = 0.0f, .random_seed = seed}, {}, logits), best);
+    CHECK_EQ(greedy_token({.top_p = 0.9f, .temperature = 1e-6f, .random_seed = seed}, {}, logits), best);
+  }
+}
+
+TEST(draws_follow_the_distribution_after_temperature_top_k_and_top_p) {
+  const auto logits = random_logits(1000, 2);
+  for (const float temperature : {0.3f, 1.0f, 2.5f}) {
+    for (const int32_t top_k : {0, 2, 50, 999, 1000}) {
+      for (const float top_p : {0.0f, 1e-6f, 0.3f, 0.9f, 0.999f, 1.0f}) {
+        if (!is_greedy(top_k, top_p, temperature)) check_draws(logits, top_k, top_p, temperature);
+      }
+    }
+  }
+}
+
+TEST(draws_follow_the_distribution_over_a_large_vocabulary) {
+  const auto logits = random_logits(151936, 3, 2.0f);
+  check_draws(logits, 50, 0.9f, 1.0f);
+  check_draws(logits, 0, 0.01f, 1.0f);
+  check_draws(logits, 0, 0.9f, 0.2f);
+}
+
+TEST(ties_at_a_cut_go_to_the_lower_tokens) {
+  const std::vector<float> logits(64, 1.5f);
+  std::set<int32_t> drawn;
+  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, 4, 0.0f, 1.0f, i / 1000.0));
+  CHECK(drawn == (std::set<int32_t>{0, 1, 2, 3}));
+  drawn.clear();
+  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, 0, 0.124f, 1.0f, i / 1000.0));
+  CHECK(drawn == (std::set<int32_t>{0, 1, 2, 3, 4, 5, 6, 7}));
+}
+
+TEST(the_ends_of_the_unit_interval_are_the_ends_of_the_distribution) {
+  const std::vector<float> logits = {-kInfinity, 0.0f, 1.0f, -200.0f};
+  CHECK_EQ(draw(logits, 0, 1.0f, 1.0f, 0.0), 1);
+  CHECK_EQ(draw(logits, 0, 1.0f, 1.0f, std::nextafter(1.0, 0.0)), 2);
+  CHECK_EQ(draw(logits, 4, 0.0f, 1.0f, std::nextafter(1.0, 0.0)), 2);
+}
+
+TEST(log_probs_are_of_the_raw_logits) {
+  const auto logits = random_logits(5000, 4);
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+  const SamplingConfig config = {.top_k = 20, .temperature = 0.5f, .repetition_penalty = 1.7f, .return_log_probs = true};
+  Sampler sampler(1, 5000);
+  std::vector<int32_t> prompt(5000);
+  std::iota(prompt.begin(), prompt.end(), 0);
+  sampler.configure(0, config, prompt);
+  for (int i = 0; i < 10; ++i) {
+    std::vector<float> row = logits;
+    const SampledToken result = sampler.sample(0, row);
+    CHECK(std::abs(result.log_prob - (logits[result.token] - std::log(total))) < 1e-5);
+    CHECK(row == logits);
+  }
+}
+
+TEST(log_probs_are_left_out_unless_asked_for) {
+  Sampler sampler(1, 10);
+  sampler.configure(0, {}, {});
+  CHECK_EQ(sample(sampler, 0, random_logits(10, 5)).log_prob, 0.0f);
+}
+
+TEST(repetition_penalty_covers_prompt_and_generated_tokens) {
+  Sampler sampler(1, 4);
+  sampler.configure(0, {.repetition_penalty = 2.0f}, std::vector<int32_t>{0, 0});
+  CHECK_EQ(sample(sampler, 0, {3.0f, 2.0f, 1.8f, -9.0f}).token, 1);  // 1.5, 2, 1.8
+  CHECK_EQ(sample(sampler, 0, {3.0f, 2.0f, 1.8f, -9.0f}).token, 2);  // 1.5, 1, 1.8
+  CHECK_EQ(sample(sampler, 0, {3.0f, 2.0f, 1.8f, -9.0f}).token, 0);  // 1.5, 1, 0.9
+  CHECK_EQ(sample(sampler, 0, {-1.0f, -1.1f, -1.2f, -1.9f}).token, 3);  // negative logits go down, too
+}
+
+TEST(presence_and_frequency_penalties_cover_generated_tokens_only) {
+  Sampler sampler(1, 2);
+  const std::vector<int32_t> prompt = {0, 0, 0};
+  sampler.configure(0, {.frequency_penalty = 1.0f}, prompt);
+  CHECK_EQ(sample(sampler, 0, {2.5f, 1.0f}).token, 0);  // 2.5
+  CHECK_EQ(sample(sampler, 0, {2.5f, 1.0f}).token, 0);  // 1.5
+  CHECK_EQ(sample(sampler, 0, {2.5f, 1.0f}).token, 1);  // 0.5
+  sampler.configure(0, {.presence_penalty = 1.0f}, prompt);
+  for (int i = 0; i < 5; ++i) CHECK_EQ(sample(sampler, 0, {2.5f, 1.0f}).token, 0);  // never below 1.5
+  CHECK_EQ(sample(sampler, 0, {1.9f, 1.0f}).token, 1);
+}
+
+TEST(penalties_and_masks_shape_the_sampled_distribution) {
+  const auto logits = random_logits(50, 6, 1.0f);
+  const std::vector<int32_t> prompt = {3, 4, 5, 3};
+  const SamplingConfig config = {.top_k = 12,
+                                 .top_p = 0.9f,
+                                 .temperature = 0.8f,
+                                 .repetition_penalty = 1.5f,
+                                 .presence_penalty = 0.5f,
+                                 .frequency_penalty = 0.3f,
+                                 .min_length = 2,
+                                 .end_ids = {7},
+                                 .bad_words = {{9}}};
+  constexpr int kDraws = 20000;
+  std::map<int32_t, std::map<int32_t, int>> seconds;  // first token → second token → how often
+  for (uint64_t seed = 0; seed < kDraws; ++seed) {
+    Sampler sampler(1, 50);
+    SamplingConfig seeded = config;
+    seeded.random_seed = seed;
+    sampler.configure(0, seeded, prompt);
+    const int32_t first = sample(sampler, 0, logits).token;
+    ++seconds[first][sample(sampler, 0, logits).token];
+  }
+  for (const auto& [first, counts] : seconds) {
+    auto adjusted = logits;
+    for (const int32_t token : std::set<int32_t>{3, 4, 5, first}) {
+      adjusted[token] *= adjusted[token] > 0 ? 1 / 1.5f : 1.5f;
+    }
+    adjusted[first] -= 0.8f;
+    adjusted[7] = adjusted[9] = -kInfinity;
+    const auto expected = reference_probabilities(adjusted, 12, 0.9f, 0.8f);
+    int draws = 0;
+    for (const auto& [token, count] : counts) draws += count;
+    double chi_square = 0.0;
+    for (int32_t token = 0; token < 50; ++token) {
+      const int count = counts.count(token) ? counts.at(token) : 0;
+      if (expected[token] == 0.0) {
+        CHECK_EQ(count, 0);
+      } else {
+        chi_square += std::pow(count - draws * expected[token], 2) / (draws * expected[token]);
+      }
+    }
+    CHECK(chi_square < 35.0);  // at most 11 degrees of freedom: p > 2e-4
+  }
+}
+
+TEST(end_ids_stay_masked_until_min_length) {
+  Sampler sampler(1, 4);
+  sampler.configure(0, {.min_length = 2, .end_ids = {2, 3}}, {});
+  const std::vector<float> logits = {0.0f, 1.0f, 2.0f, 3.0f};
+  CHECK_EQ(sample(sampler, 0, logits).token, 1);
+  CHECK_EQ(sample(sampler, 0, logits).token, 1);
+  CHECK_EQ(sample(sampler, 0, logits).token, 3);
+}
+
+TEST(bad_words_are_never_completed) {
+  const std::vector<float> logits = {0.0f, 1.0f, 2.0f, 3.0f, 4.0f};
+  CHECK_EQ(greedy_token({.bad_words = {{4}, {3}}}, {}, logits), 2);
+  // The prompt counts, in full and only at the end of the history.
+  CHECK_EQ(greedy_token({.bad_words = {{1, 2, 4}}}, {0, 1, 2}, logits), 3);
+  CHECK_EQ(greedy_token({.bad_words = {{1, 2, 4}}}, {1, 2, 0}, logits), 4);
+  CHECK_EQ(greedy_token({.bad_words = {{1, 2, 4}}}, {2}, logits), 4);
+
+  Sampler sampler(1, 5);
+  sampler.configure(0, {.bad_words = {{4, 4, 4}, {0, 4, 4, 3, 4}}}, std::vector<int32_t>{0});
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 8; ++i) tokens.push_back(sample(sampler, 0, logits).token);
+  CHECK(tokens == (std::vector<int32_t>{4, 4, 3, 3, 4, 4, 3, 4}));
+}
+
+TEST(ids_outside_the_vocabulary_are_ignored) {
+  const SamplingConfig config = {.repetition_penalty = 2.0f,
+                                 .min_length = 1,
+                                 .end_ids = {-1, 4, 1 << 30},
+                                 .bad_words = {{-1}, {4}, {1, 99}, {99, 1}, {}}};
+  CHECK_EQ(greedy_token(config, {-5, 4, 1 << 30}, {0.0f, 1.0f, 2.0f, 3.0f}), 3);
+}
+
+TEST(rows_without_a_usable_logit_end_the_sequence) {
+  for (const float value : {-kInfinity, kNan}) {
+    const std::vector<float> logits(20, value);
+    for (const SamplingConfig& config : {SamplingConfig{}, SamplingConfig{.top_k = 5}, SamplingConfig{.top_p = 0.5f}}) {
+      CHECK_EQ(greedy_token(config, {}, logits), 0);
+      SamplingConfig ending = config;
+      ending.end_ids = {11, 12};
+      CHECK_EQ(greedy_token(ending, {}, logits), 11);
+    }
+  }
+  CHECK_EQ(greedy_token({.top_p = 1.0f, .end_ids = {1}, .bad_words = {{0}, {1}}}, {}, {0.0f, 1.0f}), 1);
+}
+
+TEST(infinite_and_nan_logits_do_not_derail_the_others) {
+  CHECK_EQ(greedy_token({.top_k = 3}, {}, {kNan, 1.0f, kInfinity, kInfinity}), 2);
+  CHECK_EQ(greedy_token({.top_p = 0.5f}, {}, {kNan, 9.0f, kNan, -kInfinity}), 1);
+  CHECK_EQ(greedy_token({.top_k = 2}, {}, {-kInfinity, kNan, -kInfinity, 2.0f}), 3);
+  Sampler sampler(1, 3);
+  sampler.configure(0, {.return_log_probs = true}, {});
+  CHECK_EQ(sample(sampler, 0, {kNan, 0.0f, kInfinity}).log_prob, 0.0f);
+}
+
+TEST(results_depend_on_seed_and_position_not_on_slot_or_neighbors) {
+  const auto logits = random_logits(2000, 7, 1.0f);
+  const auto run = [&](Sampler& sampler, int32_t slot, uint64_t seed, bool noisy) {
+    sampler.configure(slot, {.top_p = 1.0f, .random_seed = seed}, {});
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < 20; ++i) {
+      tokens.push_back(sample(sampler, slot, logits).token);
+      if (noisy) sample(sampler, 7, logits);
+    }
+    return tokens;
+  };
+  Sampler sampler(8, 2000);
+  sampler.configure(7, {.top_k = 40, .random_seed = 9}, {});
+  const auto alone = run(sampler, 0, 1234, false);
+  CHECK(run(sampler, 5, 1234, true) == alone);
+  CHECK(run(sampler, 5, 1235, true) != alone);
+  CHECK(std::set<int32_t>(alone.begin(), alone.end()).size() > 10);
+}
+
+TEST(slots_can_be_sampled_from_different_threads) {
+  const auto logits = random_logits(2000, 8);
+  const SamplingConfig config = {.top_k = 100, .top_p = 0.9f, .repetition_penalty = 1.2f, .bad_words = {{1, 2}}};
+  const auto run = [&](Sampler& sampler, int32_t slot) {
+    sampler.configure(slot, config, std::vector<int32_t>{1, 2, 3});
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < 100; ++i) tokens.push_back(sample(sampler, slot, logits).token);
+    return tokens;
+  };
+  Sampler sampler(8, 2000);
+  const auto alone = run(sampler, 0);
+  std::vector<std::vector<int32_t>> results(8);
+  std::vector<std::thread> threads;
+  for (int32_t slot = 0; slot < 8; ++slot) threads.emplace_back([&, slot] { results[slot] = run(sampler, slot); });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& tokens : results) CHECK(tokens == alone);
+}
+
+TEST_MAIN()
