@@ -22,7 +22,7 @@ struct SamplingConfig {
   float frequency_penalty = 0.0f;   // over generated tokens
 
   int32_t min_length = 0;         // no end id before this many generated tokens
-  std::vector<int32_t> end_ids;   // several are allowed; masked until min_length
+  std::vector<int32_t> end_ids = {};   // several are allowed; masked until min_length
   std::vector<std::vector<int32_t>> bad_words = {};  // token sequences that must never be completed
   bool return_log_probs = false;  // log-softmax of the model's raw logits at the chosen token
 };
