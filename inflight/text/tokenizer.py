@@ -1,0 +1,133 @@
+"""One tokenizer directory: text to ids, ids to text, chat messages to a prompt."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+
+from inflight.errors import InflightError
+from inflight.text.chat_template import ChatTemplate
+from inflight.text.detokenizer import Detokenizer
+from inflight.text.token_decoder import parse_decoder
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Tokenizer:
+    """Reads tokenizer.json and, where they are there, tokenizer_config.json, special_tokens_map.json and
+    chat_template.jinja. Raises InflightError when the directory has no tokenizer.json or it cannot be used."""
+
+    def __init__(self, tokenizer_dir: str | Path):
+        self.directory = Path(tokenizer_dir)
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise InflightError(
+                f"{path} does not exist. A directory that has only a slow tokenizer (tokenizer.model, vocab.txt) "
+                "gets its tokenizer.json from `inflight convert`."
+            )
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise InflightError(f"{path} is not a tokenizer that the tokenizers library reads: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        decoder = self._tokenizer.decoder
+        self._decoder = parse_decoder(decoder.__getstate__() if decoder else "null", str(path))
+        self._added_tokens = self._tokenizer.get_added_tokens_decoder()
+        self._config = self._read_json("tokenizer_config.json")
+        self._detokenizers = {skips: self._make_detokenizer(skips) for skips in (False, True)}
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`. add_special_tokens: as the tokenizer's post-processor does it (a BOS, say)."""
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of a whole sequence. Ids outside the vocabulary are no text, as in the tokenizers library."""
+        return self._detokenizers[skip_special_tokens].decode(ids)
+
+    def detokenizer(self, skip_special_tokens: bool = True) -> Detokenizer:
+        return self._detokenizers[skip_special_tokens]
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping], tools: Sequence[Mapping] | None = None, add_generation_prompt: bool = True
+    ) -> str:
+        """The chat template's text for these messages, to be encoded with add_special_tokens=False: the template
+        writes the special tokens itself. messages: [{"role": "user", "content": "…"}, …]."""
+        return self.chat_template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        path = self.directory / "chat_template.jinja"
+        source = path.read_text() if path.is_file() else self._configured_chat_template()
+        if source is None:
+            raise InflightError(
+                f"{self.directory} has no chat template: neither chat_template.jinja nor a chat_template in "
+                "tokenizer_config.json. Send a plain prompt instead."
+            )
+        return ChatTemplate(source, self.special_tokens, str(self.directory))
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """bos_token, eos_token, … with their texts, those that the tokenizer has."""
+        sources = {**self._read_json("special_tokens_map.json"), **self._config}
+        texts = {name: _text_of(sources.get(name)) for name in _SPECIAL_TOKENS}
+        return {name: text for name, text in texts.items() if text is not None}
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._special_id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._special_id("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """The padding token, or the end token where there is none."""
+        pad_id = self._special_id("pad_token")
+        return self.eos_id if pad_id is None else pad_id
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest token id: what an engine's vocabulary has to hold."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def _special_id(self, name: str) -> int | None:
+        text = self.special_tokens.get(name)
+        return None if text is None else self._tokenizer.token_to_id(text)
+
+    def _make_detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
+        def content(token: int, decode) -> bytes | None:
+            added = self._added_tokens.get(token)
+            if added is not None:
+                skipped = added.special and skip_special_tokens
+                return None if skipped else self._decoder.decode_added(added.content)
+            text = self._tokenizer.id_to_token(token) if token >= 0 else None
+            return None if text is None else decode(text)
+
+        return Detokenizer(
+            token_bytes=lambda token: content(token, self._decoder.decode),
+            first_token_bytes=lambda token: content(token, self._decoder.decode_first),
+        )
+
+    def _configured_chat_template(self) -> str | None:
+        template = self._config.get("chat_template")
+        if isinstance(template, list):  # [{"name": "default", "template": "…"}, …]
+            named = {entry["name"]: entry["template"] for entry in template}
+            return named.get("default")
+        return template
+
+    def _read_json(self, name: str) -> dict:
+        path = self.directory / name
+        if not path.is_file():
+            return {}
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise InflightError(f"{path} is not valid JSON: {error}") from error
+
+
+def _text_of(token: str | Mapping | None) -> str | None:
+    return token.get("content") if isinstance(token, Mapping) else token

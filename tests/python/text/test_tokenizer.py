@@ -1,0 +1,99 @@
+"""Tokenizer directories: what is read, what is refused, how chat messages become a prompt."""
+
+import subprocess
+import sys
+
+import pytest
+from small_tokenizers import byte_level, save
+
+from inflight.errors import InflightError
+from inflight.text import Tokenizer
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MESSAGES = [{"role": "user", "content": "你好"}]
+
+
+def test_special_ids_come_from_tokenizer_config(tmp_path):
+    fast = byte_level()
+    save(fast, tmp_path, bos_token={"content": "<|im_start|>"}, eos_token="<|im_end|>")
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.bos_id == fast.token_to_id("<|im_start|>")
+    assert tokenizer.eos_id == fast.token_to_id("<|im_end|>")
+    assert tokenizer.pad_id == tokenizer.eos_id, "no pad_token: the end token pads"
+    assert tokenizer.vocab_size == fast.get_vocab_size()
+
+
+def test_a_tokenizer_without_configuration_has_no_special_ids(tokenizer_dirs):
+    tokenizer = Tokenizer(tokenizer_dirs["byte_level"])
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, None, None)
+
+
+def test_chat_prompt_equals_transformers(tmp_path):
+    from transformers import AutoTokenizer
+
+    save(
+        byte_level(),
+        tmp_path,
+        tokenizer_class="PreTrainedTokenizerFast",
+        eos_token="<|im_end|>",
+        chat_template=CHATML + "{{ messages | tojson }}{% generation %}{{ eos_token }}{% endgeneration %}",
+    )
+    expected = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        MESSAGES, tokenize=False, add_generation_prompt=True
+    )
+    assert Tokenizer(tmp_path).chat_prompt(MESSAGES) == expected
+
+
+def test_chat_template_file_wins_and_generation_prompt_can_be_left_out(tmp_path):
+    save(byte_level(), tmp_path, chat_template="never this one")
+    (tmp_path / "chat_template.jinja").write_text(CHATML)
+    prompt = Tokenizer(tmp_path).chat_prompt(MESSAGES, add_generation_prompt=False)
+    assert prompt == "<|im_start|>user\n你好<|im_end|>\n"
+
+
+def test_named_chat_templates_use_the_default(tmp_path):
+    templates = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    save(byte_level(), tmp_path, chat_template=templates)
+    assert Tokenizer(tmp_path).chat_prompt(MESSAGES) == "plain"
+
+
+@pytest.mark.parametrize(
+    "template, message",
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0].content.nothing.here }}", "rejects these messages"),
+        ("{% for %}", "not valid"),
+        ("{{ ''.__class__.__mro__ }}", "rejects these messages"),
+        (None, "has no chat template"),
+    ],
+)
+def test_a_chat_that_cannot_be_rendered_is_an_error(tmp_path, template, message):
+    save(byte_level(), tmp_path, **({"chat_template": template} if template else {}))
+    with pytest.raises(InflightError, match=message):
+        Tokenizer(tmp_path).chat_prompt(MESSAGES)
+
+
+def test_a_directory_without_tokenizer_json_is_refused(tmp_path):
+    with pytest.raises(InflightError, match="tokenizer.json does not exist.*inflight convert"):
+        Tokenizer(tmp_path)
+
+
+def test_a_broken_tokenizer_json_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(InflightError, match="not a tokenizer"):
+        Tokenizer(tmp_path)
+
+
+def test_neither_torch_nor_transformers_is_imported(tokenizer_dirs):
+    program = (
+        "import sys; from inflight.text import Tokenizer; "
+        f"Tokenizer({str(tokenizer_dirs['byte_level'])!r}).decode([1]); "
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "set()", result.stderr
