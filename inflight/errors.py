@@ -2,4 +2,12 @@
 
 
 class InflightError(Exception):
-    """Says what was wrong, where, and what to do about it."""
+    """Says what was wrong, where, and what to do about it.
+
+    code: what kind of failure it is, named like the C++ code's (backend/common/error.h): "invalid_argument",
+    "not_found", "unavailable", "unsupported", "cancelled" or "internal".
+    """
+
+    def __init__(self, message: str, code: str = "invalid_argument"):
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,13 @@
+#include "bindings.h"
+
+NB_MODULE(_native, module) {
+  module.doc() = "The C++ libraries under the Triton backend, as inflight.llm, the benchmarks and the tests use them.";
+  // What a program still holds when it exits is closed by an atexit callback (batch_manager.cc) and
+  // freed with the process: nothing to warn its user about.
+  nanobind::set_leak_warnings(false);
+  inflight::python::bind_errors(module);
+  inflight::python::bind_packing(module);
+  inflight::python::bind_requests(module);
+  inflight::python::bind_batch_manager(module);
+  inflight::python::bind_engine(module);
+}

@@ -1,0 +1,109 @@
+#include "teacher_forcing.h"
+
+#include <algorithm>
+#include <span>
+
+#include "common/error.h"
+
+namespace inflight::python {
+namespace {
+
+// A sequence on its way through the engine.
+struct Progress {
+  std::span<const int32_t> tokens;
+  std::vector<float>* logits;
+  int32_t slot;
+  int32_t past_length = 0;
+  std::vector<int32_t> block_ids;
+};
+
+int32_t blocks_for(size_t tokens, const EngineInfo& info) {
+  return static_cast<int32_t>((tokens + info.tokens_per_block - 1) / info.tokens_per_block);
+}
+
+void check(const std::vector<std::vector<int32_t>>& sequences, const EngineInfo& info) {
+  const auto invalid = [](const auto&... what) { throw_error(ErrorCode::kInvalidArgument, what...); };
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const auto& tokens = sequences[i];
+    if (tokens.empty()) invalid("sequence ", i, " is empty; it needs at least one token");
+    if (tokens.size() > static_cast<size_t>(info.max_seq_len)) {
+      invalid("sequence ", i, " has ", tokens.size(), " tokens; this engine takes at most ", info.max_seq_len);
+    }
+    if (blocks_for(tokens.size(), info) > info.num_blocks) {
+      invalid("sequence ", i, " has ", tokens.size(), " tokens; the KV cache holds ",
+              static_cast<int64_t>(info.num_blocks) * info.tokens_per_block);
+    }
+    for (const int32_t token : tokens) {
+      if (token < 0 || token >= info.vocab_size) {
+        invalid("sequence ", i, " holds token ", token, "; token ids of this model are 0 to ", info.vocab_size - 1);
+      }
+    }
+  }
+}
+
+int32_t checked_limit(const char* name, const std::optional<int32_t>& value, int32_t most) {
+  if (value && *value < 1) throw_error(ErrorCode::kInvalidArgument, name, " is ", *value, "; it must be at least 1");
+  return std::min(value.value_or(most), most);
+}
+
+// Blocks are handed out as sequences grow, so that those of sequences that run together interleave.
+void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_size, int32_t tokens_per_step) {
+  const EngineInfo& info = engine.info();
+  for (const Progress& progress : group) engine.configure(progress.slot, {}, progress.tokens);
+  int32_t next_block = 0;
+  while (!group.empty()) {
+    std::vector<SequenceSlice> slices;
+    int32_t budget = tokens_per_step;
+    for (Progress& progress : group) {
+      const auto left = progress.tokens.subspan(progress.past_length);
+      const int32_t size = std::min({static_cast<int32_t>(left.size()), chunk_size, budget});
+      if (size == 0) break;
+      budget -= size;
+      const int32_t blocks = blocks_for(progress.past_length + size, info);
+      while (static_cast<int32_t>(progress.block_ids.size()) < blocks) progress.block_ids.push_back(next_block++);
+      SequenceSlice slice{progress.slot, left.first(size), progress.past_length, progress.block_ids};
+      slice.samples = false;
+      slice.returns_logits = true;
+      slices.push_back(slice);
+    }
+    const StepOutput output = engine.wait(engine.submit({slices}));
+    auto row = output.logits.begin();
+    for (size_t i = 0; i < slices.size(); ++i) {
+      const auto end = row + static_cast<std::ptrdiff_t>(slices[i].tokens.size() * info.vocab_size);
+      group[i].logits->insert(group[i].logits->end(), row, end);
+      group[i].past_length += static_cast<int32_t>(slices[i].tokens.size());
+      row = end;
+    }
+    std::erase_if(group, [](const Progress& progress) {
+      return progress.past_length == static_cast<int32_t>(progress.tokens.size());
+    });
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<float>> teacher_forced_logits(Engine& engine,
+                                                      const std::vector<std::vector<int32_t>>& sequences,
+                                                      const TeacherForcingOptions& options) {
+  const EngineInfo& info = engine.info();
+  check(sequences, info);
+  const int32_t tokens_per_step = checked_limit("tokens_per_step", options.tokens_per_step, info.max_num_tokens);
+  const int32_t chunk_size = checked_limit("chunk_size", options.chunk_size, tokens_per_step);
+
+  std::vector<std::vector<float>> logits(sequences.size());
+  size_t next = 0;
+  while (next < sequences.size()) {
+    std::vector<Progress> group;
+    int32_t blocks = 0;
+    for (; next < sequences.size() && static_cast<int32_t>(group.size()) < info.max_batch_size; ++next) {
+      blocks += blocks_for(sequences[next].size(), info);
+      if (blocks > info.num_blocks) break;
+      logits[next].reserve(sequences[next].size() * info.vocab_size);
+      group.push_back({sequences[next], &logits[next], static_cast<int32_t>(group.size()), 0, {}});
+    }
+    run_together(engine, std::move(group), chunk_size, tokens_per_step);
+  }
+  return logits;
+}
+
+}  // namespace inflight::python
