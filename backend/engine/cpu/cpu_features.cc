@@ -1,0 +1,52 @@
+#include "engine/cpu/cpu_features.h"
+
+#include <cstdlib>
+#include <string_view>
+
+#include "common/error.h"
+
+namespace inflight::cpu {
+namespace {
+
+constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512: return "avx512";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kPortable: break;
+  }
+  return "portable";
+}
+
+bool supports(Isa isa) {
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  switch (isa) {
+    case Isa::kAvx512:
+      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx2: return avx2;
+    case Isa::kPortable: break;
+  }
+#endif
+  return isa == Isa::kPortable;
+}
+
+Isa select_isa() {
+  const char* requested = std::getenv("INFLIGHT_CPU_ISA");
+  const bool forced = requested != nullptr && *requested != '\0';
+  for (const Isa isa : kBestFirst) {
+    if (!forced && supports(isa)) return isa;
+    if (!forced || std::string_view(requested) != isa_name(isa)) continue;
+    if (supports(isa)) return isa;
+    throw_error(ErrorCode::kInvalidArgument, "INFLIGHT_CPU_ISA is ", requested,
+                ", but this machine lacks some of its instructions; unset it, or set it to a lower one");
+  }
+  throw_error(ErrorCode::kInvalidArgument, "INFLIGHT_CPU_ISA is \"", requested,
+              "\"; it must be avx512, avx2, portable or unset");
+}
+
+}  // namespace inflight::cpu

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+#include "common/thread_pool.h"
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/kernels/linear_input.h"
+#include "engine/cpu/packed_matrix.h"
+
+namespace inflight::cpu {
+
+// Where a linear layer's output goes, and what is done to it on the way.
+struct LinearOutput {
+  float* rows;                  // [tokens, weight.rows()]
+  int64_t row_stride;           // floats
+  const float* bias = nullptr;  // [weight.rows()]
+  bool accumulate = false;      // rows += … instead of rows = …: a residual connection
+};
+
+// y = x · Wᵀ (+ bias). Float weights are multiplied in float32 with float32 inputs; integer weights in
+// int8 with inputs quantized by segments of at most 32 columns, as llama.cpp's Q8_0 activations are.
+// input.columns() must be weight.columns(). Results do not depend on the number of threads.
+void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa);
+
+}  // namespace inflight::cpu

@@ -1,0 +1,67 @@
+#include "engine/cpu/kernels/linear_input.h"
+
+#include <algorithm>
+
+#include "engine/cpu/kernels/linear_kernel.h"
+
+namespace inflight::cpu {
+namespace {
+
+constexpr int64_t kTokensPerTask = 4;
+
+void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
+  (void)isa;
+  return quantize_row_portable;
+}
+
+template <class T>
+void grow(std::vector<T>& buffer, int64_t size) {
+  if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(size);
+}
+
+}  // namespace
+
+LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
+    : values_(max_tokens * (max_columns + 31)),
+      scales_(max_tokens * (max_columns / 16 + 1)),
+      sums_(max_tokens * (max_columns / 16 + 1)) {}
+
+void LinearInput::set(const float* rows, int64_t tokens, int64_t columns, int64_t row_stride) {
+  rows_ = rows;
+  tokens_ = tokens;
+  columns_ = columns;
+  row_stride_ = row_stride;
+  is_quantized_ = false;
+}
+
+// Matrices whose groups are filled by their segments cut a row into the same segments, whatever their
+// groups' size is.
+bool LinearInput::is_quantized_for(const PackedLayout& layout) const {
+  if (!is_quantized_ || layout.segment_columns != quantized_layout_.segment_columns) return false;
+  if (layout.packed_columns != quantized_layout_.packed_columns) return false;
+  return layout.packed_columns == layout.columns || layout.groups == quantized_layout_.groups;
+}
+
+void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa) {
+  if (is_quantized_for(layout)) return;
+  const int64_t segments = layout.groups * layout.segments_per_group;
+  grow(values_, tokens_ * layout.packed_columns);
+  grow(scales_, tokens_ * segments);
+  grow(sums_, tokens_ * segments);
+
+  const auto quantize_row = quantize_row_kernel(isa);
+  pool.parallel_for((tokens_ + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t task) {
+    const int64_t last = std::min(tokens_, (task + 1) * kTokensPerTask);
+    for (int64_t token = task * kTokensPerTask; token < last; ++token) {
+      quantize_row({.layout = &layout,
+                    .x = rows_ + token * row_stride_,
+                    .values = values_.data() + token * layout.packed_columns,
+                    .scales = scales_.data() + token * segments,
+                    .sums = sums_.data() + token * segments});
+    }
+  });
+  is_quantized_ = true;
+  quantized_layout_ = layout;
+}
+
+}  // namespace inflight::cpu
