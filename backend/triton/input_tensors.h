@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "triton/triton_api.h"
+
+namespace inflight::triton {
+
+template <class T>
+inline constexpr TRITONSERVER_DataType kDataType = TRITONSERVER_TYPE_INVALID;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<bool> = TRITONSERVER_TYPE_BOOL;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<int32_t> = TRITONSERVER_TYPE_INT32;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<uint64_t> = TRITONSERVER_TYPE_UINT64;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<float> = TRITONSERVER_TYPE_FP32;
+
+// One input of a request: a view that lives as long as the request and its InputTensors.
+struct InputTensor {
+  std::string name;
+  TRITONSERVER_DataType datatype;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> data;
+
+  // "INT32 [1,2]", for messages.
+  std::string description() const;
+  // The product of the shape. Throws kInvalidArgument unless it is what `data` holds.
+  size_t num_elements(size_t element_size) const;
+  // Throws kInvalidArgument unless the datatype is `expected`.
+  void expect_datatype(TRITONSERVER_DataType expected) const;
+
+  // All elements in row-major order. Throws kInvalidArgument on another datatype. Triton's buffers are not
+  // aligned, hence the copy.
+  template <class T>
+  std::vector<T> values() const {
+    expect_datatype(kDataType<T>);
+    std::vector<T> elements(num_elements(sizeof(T)));
+    if (!elements.empty()) std::memcpy(elements.data(), data.data(), data.size());
+    return elements;
+  }
+};
+
+template <>
+std::vector<bool> InputTensor::values<bool>() const;
+
+// The inputs of one request, by name.
+class InputTensors {
+ public:
+  explicit InputTensors(TRITONBACKEND_Request* request);
+
+  const std::map<std::string, InputTensor>& all() const { return tensors_; }
+  const InputTensor* find(const std::string& name) const;
+  // Throws kInvalidArgument when it is missing.
+  const InputTensor& required(const std::string& name) const;
+
+  // The scalar of sequence `index` of a batch: one element for each sequence in any shape, such as [1], [1,1]
+  // and [batch,1]. Throws kInvalidArgument on another number of elements or another datatype.
+  template <class T>
+  std::optional<T> scalar(const std::string& name, size_t index, size_t batch_size) const {
+    const InputTensor* tensor = find(name);
+    if (tensor == nullptr) return std::nullopt;
+    const auto elements = tensor->values<T>();
+    if (elements.size() != batch_size) refuse_scalar(*tensor, batch_size);
+    return elements[index];
+  }
+
+ private:
+  [[noreturn]] static void refuse_scalar(const InputTensor& tensor, size_t batch_size);
+
+  std::map<std::string, InputTensor> tensors_;
+  std::deque<std::vector<std::byte>> joined_;  // inputs that arrived in several buffers
+};
+
+}  // namespace inflight::triton

@@ -1,0 +1,95 @@
+#include "triton/instance_state.h"
+
+#include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "triton/errors.h"
+#include "triton/request_reader.h"
+
+namespace inflight::triton {
+namespace {
+
+std::unique_ptr<Engine> load_checked_engine(const ModelConfig& config) {
+  auto engine = load_engine(config.engine_dir, config.engine);
+  check_against_engine(config, engine->info());
+  return engine;
+}
+
+uint64_t now_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+}  // namespace
+
+InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstance* instance)
+    : config_(model.config()),
+      instance_(instance),
+      batch_manager_(load_checked_engine(config_), config_.batch_manager) {}
+
+// Triton's statistics count requests and the time that reading and queueing them takes: a request is released, as it
+// must be for them, long before its last response.
+void InstanceState::execute(std::span<TRITONBACKEND_Request* const> requests) noexcept {
+  const uint64_t batch_begin = now_ns();
+  for (TRITONBACKEND_Request* request : requests) {
+    const uint64_t begin = now_ns();
+    const bool started = start(request);
+    const uint64_t end = now_ns();
+    log_if_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, request, started, begin, begin, end, end));
+    log_if_error(TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
+  }
+  const uint64_t batch_end = now_ns();
+  log_if_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, requests.size(), batch_begin, batch_begin,
+                                                                batch_end, batch_end));
+}
+
+bool InstanceState::start(TRITONBACKEND_Request* request) noexcept {
+  ResponseFactoryHandle factory;
+  try {
+    TRITONBACKEND_ResponseFactory* handle;
+    check(TRITONBACKEND_ResponseFactoryNew(&handle, request));
+    factory.reset(handle);
+    submit(request, factory);
+    return true;
+  } catch (const std::exception& error) {
+    if (factory) {
+      send_only_response(factory.get(), &error);
+    } else {
+      log_if_error(to_triton_error(error).release());
+    }
+    return false;
+  }
+}
+
+void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactoryHandle& factory) {
+  InferenceRequest request = read_request(triton_request, config_, batch_manager_.engine_info());
+  if (request.stop) {
+    running_.stop(request.id);
+    send_only_response(factory.get(), nullptr);
+    return;
+  }
+  const Request& first = request.sequences.front();
+  const bool returns_prompt = !first.streaming && !request.exclude_input_in_output;
+  std::vector<std::vector<int32_t>> prompts;
+  for (const Request& sequence : request.sequences) {
+    prompts.push_back(returns_prompt ? sequence.input_ids : std::vector<int32_t>());
+  }
+  ResponseWriter writer(request.outputs, config_.max_batch_size > 0, first.sampling.return_log_probs);
+  const auto pending = std::make_shared<PendingRequest>(std::move(factory), std::move(writer), std::move(prompts),
+                                                        request.id, running_);
+  try {
+    for (size_t i = 0; i < request.sequences.size(); ++i) {
+      Request& sequence = request.sequences[i];
+      sequence.is_cancelled = [pending] { return pending->is_cancelled(); };
+      batch_manager_.submit(std::move(sequence), [pending, i](RequestId, const Response& response) {
+        pending->deliver(i, response);
+      });
+    }
+  } catch (const std::exception& error) {
+    pending->fail(error);  // the batch's sequences that were submitted before see it as cancelled
+  }
+}
+
+}  // namespace inflight::triton

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "batch_manager/batch_manager.h"
+#include "engine/engine.h"
+
+namespace inflight::triton {
+
+// Responses a second over all requests, unless the parameter max_responses_per_second says otherwise.
+inline constexpr int32_t kDefaultMaxResponsesPerSecond = 2000;
+
+// What config.pbtxt says, checked and typed.
+struct ModelConfig {
+  std::filesystem::path file;  // config.pbtxt, for messages
+  std::filesystem::path engine_dir;
+  int32_t max_batch_size = 0;  // 0 → tensors have no batch dimension
+  bool decoupled = false;
+  bool exclude_input_in_output = false;
+  std::vector<int32_t> max_attention_window_sizes;  // tokens, one for each layer in turn; empty → full attention
+  EngineOptions engine;
+  BatchManagerOptions batch_manager;
+};
+
+// `json` is the model configuration as Triton serializes it; `model_directory` holds config.pbtxt.
+//
+// Parameters have the names and values of TensorRT-LLM's Triton backend. An empty value or an unfilled
+// "${variable}" is the default. Throws Error that names the file, the parameter and its value for a value that
+// cannot be read, a required one that is missing, and one that this version does not serve.
+ModelConfig parse_model_config(std::string_view json, const std::filesystem::path& model_directory);
+
+// Throws Error naming both files and both values where the configuration asks for more than the engine has.
+void check_against_engine(const ModelConfig& config, const EngineInfo& engine);
+
+}  // namespace inflight::triton

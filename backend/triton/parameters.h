@@ -1,0 +1,51 @@
+#pragma once
+
+#include <charconv>
+#include <concepts>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "common/error.h"
+
+namespace inflight::triton {
+
+// The `parameters` of a config.pbtxt: name → string_value. A value of "" and an unfilled "${variable}" of
+// a template count as absent.
+class Parameters {
+ public:
+  Parameters(const nlohmann::json& config, std::filesystem::path file);
+
+  // As written in the file, "" when it is not there.
+  std::string raw(const std::string& name) const;
+  std::optional<std::string> text(const std::string& name) const;
+  std::optional<bool> boolean(const std::string& name) const;  // true, false, 1, 0 in any case
+
+  template <class Number>
+  std::optional<Number> number(const std::string& name) const {
+    const auto value = text(name);
+    if (!value) return std::nullopt;
+    return parse_number<Number>(name, *value);
+  }
+
+  template <class Number>
+  Number parse_number(const std::string& name, const std::string& value) const {
+    Number number{};
+    const char* end = value.data() + value.size();
+    const auto [parsed, status] = std::from_chars(value.data(), end, number);
+    if (status != std::errc() || parsed != end) {
+      refuse(name, std::floating_point<Number> ? "a number" : "an integer");
+    }
+    return number;
+  }
+
+  // Throws kInvalidArgument: "FILE: parameter NAME is "VALUE"; it must be EXPECTED".
+  [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
+
+ private:
+  nlohmann::json parameters_;
+  std::filesystem::path file_;
+};
+
+}  // namespace inflight::triton

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "batch_manager/request.h"
+#include "engine/engine.h"
+#include "triton/model_config.h"
+#include "triton/triton_api.h"
+
+namespace inflight::triton {
+
+// One Triton request: a batch of sequences, nearly always of one.
+struct InferenceRequest {
+  std::string id;     // the client's, may be empty
+  bool stop = false;  // cancels the running requests with this id; there are no sequences then
+  std::vector<Request> sequences;
+  bool exclude_input_in_output = false;  // of non-streamed responses; streamed ones never hold the prompt
+  std::vector<std::string> outputs;      // names the client asks for
+};
+
+// Reads everything, so that Triton's request can be released. Throws kInvalidArgument naming the tensor, what it
+// holds and what it must hold; kUnsupported for what this version does not serve.
+//
+// An end_id that is one of the model's own end ids stands for all of them: clients take it from the tokenizer,
+// which knows one only.
+InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig& config, const EngineInfo& engine);
+
+}  // namespace inflight::triton
