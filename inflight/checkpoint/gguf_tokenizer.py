@@ -1,0 +1,158 @@
+"""The tokenizer in a GGUF file's metadata → tokenizer.json and tokenizer_config.json.
+
+Two kinds: "gpt2" is byte-level BPE with merges; "llama" is SentencePiece BPE, where the scores of the
+pieces stand for merges. Semantics are llama.cpp's (llama-vocab.cpp) and the original tokenizers'.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+
+from inflight.checkpoint.gguf_file import GgufFile
+from inflight.checkpoint.gguf_pretokenizers import FLAVORS
+from inflight.errors import InflightError
+
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
+_SPACE = "\u2581"  # SentencePiece's
+
+
+def save_tokenizer(file: GgufFile, directory: Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json into `directory`.
+
+    Raises InflightError naming the file and the key for an unknown kind of tokenizer or malformed metadata.
+    """
+    metadata = TokenizerMetadata(file)
+    tokenizer = metadata.build()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    text = json.dumps(metadata.config(), indent=2, ensure_ascii=False)
+    (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+class TokenizerMetadata:
+    """The `tokenizer.*` keys of a GGUF file, checked."""
+
+    def __init__(self, file: GgufFile):
+        self._path = file.path
+        self._metadata = file.metadata
+        self.kind = self._get("model", None)
+        if self.kind not in ("gpt2", "llama"):
+            self._fail("model", self.kind, "gpt2 (byte-level BPE) or llama (SentencePiece BPE)")
+        self.tokens = self._get("tokens", None)
+        if not isinstance(self.tokens, list) or not self.tokens or not isinstance(self.tokens[0], str):
+            self._fail("tokens", type(self.tokens).__name__, "a list of strings")
+        self.token_types = list(self._get("token_type", [1] * len(self.tokens)))
+        if len(self.token_types) != len(self.tokens):
+            self._fail("token_type", f"{len(self.token_types)} long", f"one for each of {len(self.tokens)} tokens")
+        self.vocabulary = {token or f"[EMPTY_{i}]": i for i, token in enumerate(self.tokens)}
+        if len(self.vocabulary) != len(self.tokens):
+            self._fail("tokens", "ambiguous", "every token once")
+        self.flavor = None
+        if self.kind == "gpt2":
+            pre = self._get("pre", "default")
+            if pre not in FLAVORS:
+                self._fail("pre", pre, "one of " + ", ".join(sorted(FLAVORS)))
+            self.flavor = FLAVORS[pre]
+        # llama.cpp's defaults: SentencePiece models add bos, byte-level ones only if their kind does
+        self.adds_bos = bool(self._get("add_bos_token", self.kind == "llama" or self.flavor.adds_bos))
+        self.adds_eos = bool(self._get("add_eos_token", False))
+        self.bos, self.eos = self._token("bos_token_id"), self._token("eos_token_id")
+
+    def build(self) -> Tokenizer:
+        tokenizer = self._byte_level_bpe() if self.kind == "gpt2" else self._sentencepiece_bpe()
+        tokenizer.add_tokens(
+            [
+                AddedToken(token, normalized=False, special=token_type != _USER_DEFINED)
+                for token, token_type in zip(self.tokens, self.token_types)
+                if token and token_type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+            ]
+        )
+        tokenizer.post_processor = self._post_processor()
+        return tokenizer
+
+    def config(self) -> dict[str, Any]:
+        """tokenizer_config.json: special tokens and the chat template."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "unk_token": self._token("unknown_token_id"),
+            "pad_token": self._token("padding_token_id"),
+            "add_bos_token": self.adds_bos,
+            "add_eos_token": self.adds_eos,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": self._metadata.get("tokenizer.chat_template"),
+        }
+        return {key: value for key, value in config.items() if value is not None}
+
+    def _byte_level_bpe(self) -> Tokenizer:
+        merges = [tuple(merge.split(" ")) for merge in self._get("merges", None)]
+        tokenizer = Tokenizer(self._bpe(merges, ignore_merges=self.flavor.ignore_merges))
+        normalizer = self.flavor.normalizer()
+        if normalizer is not None:
+            tokenizer.normalizer = normalizer
+        tokenizer.pre_tokenizer = self.flavor.pre_tokenizer()
+        tokenizer.decoder = decoders.ByteLevel()
+        return tokenizer
+
+    def _sentencepiece_bpe(self) -> Tokenizer:
+        unknown = self._token("unknown_token_id")
+        if unknown is None:
+            unknown = next((t for t, kind in zip(self.tokens, self.token_types) if kind == _UNKNOWN), None)
+        tokenizer = Tokenizer(
+            self._bpe(self._merges_from_scores(), unk_token=unknown, fuse_unk=True, byte_fallback=True)
+        )
+        # A space before every stretch of text between special tokens, as SentencePiece's add_dummy_prefix
+        adds_space = bool(self._get("add_space_prefix", True))
+        replace = normalizers.Replace(" ", _SPACE)
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), replace]) if adds_space else replace
+        steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+        tokenizer.decoder = decoders.Sequence(steps + ([decoders.Strip(" ", 1, 0)] if adds_space else []))
+        return tokenizer
+
+    def _bpe(self, merges: list[tuple[str, ...]], **options: Any) -> models.BPE:
+        try:
+            return models.BPE(vocab=self.vocabulary, merges=merges, **options)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise InflightError(f"{self._path}: tokenizer.ggml.merges do not fit the tokens: {error}") from error
+
+    def _merges_from_scores(self) -> list[tuple[str, str]]:
+        """SentencePiece merges the pair that makes the piece of the highest score; so do these, in this order."""
+        scores = self._get("scores", None)
+        if len(scores) != len(self.tokens):
+            self._fail("scores", f"{len(scores)} long", f"one for each of {len(self.tokens)} tokens")
+        pieces = {t for t, kind in zip(self.tokens, self.token_types) if kind not in (_UNKNOWN, _CONTROL)}
+        order = sorted((token for token in pieces if len(token) > 1), key=lambda t: -scores[self.vocabulary[t]])
+        return [
+            (piece[:cut], piece[cut:])
+            for piece in order
+            for cut in range(1, len(piece))
+            if piece[:cut] in pieces and piece[cut:] in pieces
+        ]
+
+    def _post_processor(self) -> processors.PostProcessor:
+        special = [(token, self.vocabulary[token]) for token in (self.bos, self.eos) if token is not None]
+        before = [self.bos] if self.adds_bos and self.bos is not None else []
+        after = [self.eos] if self.adds_eos and self.eos is not None else []
+        if not before and not after:
+            return processors.ByteLevel(trim_offsets=False)
+        pair = [*before, "$A", *after, *(f"{token}:1" for token in before), "$B:1", *(f"{t}:1" for t in after)]
+        return processors.TemplateProcessing(single=[*before, "$A", *after], pair=pair, special_tokens=special)
+
+    def _token(self, key: str) -> str | None:
+        token_id = self._get(key, -1)
+        if token_id == -1:
+            return None
+        if not 0 <= token_id < len(self.tokens):
+            self._fail(key, token_id, f"a token id below {len(self.tokens)}")
+        return self.tokens[token_id]
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self._metadata.get(f"tokenizer.ggml.{key}", default)
+        if value is None:
+            raise InflightError(f"{self._path}: metadata key tokenizer.ggml.{key} is missing")
+        return value
+
+    def _fail(self, key: str, found: Any, expected: str) -> None:
+        raise InflightError(f"{self._path}: tokenizer.ggml.{key} is {found}; expected {expected}")
