@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Fills ${variables} of a config.pbtxt template: fill_template.py [-i] TEMPLATE 'key:value,key:value'."""
+
+import argparse
+import sys
+from pathlib import Path
+
+try:
+    import inflight  # noqa: F401  installed, or else beside this file in the source tree
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from inflight.errors import InflightError
+from inflight.repository.template import Filled, Variable, fill, parse_substitutions, template_variables
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file_path", type=Path, metavar="TEMPLATE", help="the config.pbtxt to fill")
+    parser.add_argument("substitutions", help="key:value,key:value…; a comma inside a value is written \\,")
+    parser.add_argument("-i", "--in_place", action="store_true", help="change the file instead of printing the result")
+    options = parser.parse_args()
+    try:
+        text = options.file_path.read_text()
+        filled = fill(text, parse_substitutions(options.substitutions))
+    except (InflightError, OSError, UnicodeDecodeError) as error:
+        print(f"fill_template: {error}", file=sys.stderr)
+        return 1
+    report(options.file_path, filled, template_variables(text))
+    if options.in_place:
+        options.file_path.write_text(filled.text)
+    else:
+        print(filled.text, end="")
+    return 0
+
+
+def report(path: Path, filled: Filled, variables: list[Variable]) -> None:
+    """Says on stderr which variables were not given, and which keys the template does not have."""
+    for variable in filled.unfilled:
+        if variable.default is None:
+            print(f"{path}: ${{{variable.name}}} is required and left unfilled", file=sys.stderr)
+    optional = [variable for variable in filled.unfilled if variable.default is not None]
+    if optional:
+        print(f"{path}: left unfilled, which means the default: {_with_defaults(optional)}", file=sys.stderr)
+    if filled.defaulted:
+        print(f"{path}: filled with the default: {_with_defaults(filled.defaulted)}", file=sys.stderr)
+    if filled.unknown:
+        names = ", ".join(variable.name for variable in variables) or "none"
+        print(f"{path}: no such variable: {', '.join(filled.unknown)}; the file has {names}", file=sys.stderr)
+
+
+def _with_defaults(variables: list[Variable]) -> str:
+    return ", ".join(f"{variable.name} ({variable.default or 'empty'})" for variable in variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
