@@ -1,0 +1,214 @@
+#include "engine/cpu/cpu_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/error.h"
+#include "common/logging.h"
+
+namespace inflight::cpu {
+namespace {
+
+constexpr int32_t kNoToken = -1;
+
+KvCacheShape kv_cache_shape(const EngineConfig& config) {
+  return {config.model.num_hidden_layers, config.model.num_key_value_heads, config.model.head_size,
+          config.build.tokens_per_block};
+}
+
+int32_t count_blocks(const std::filesystem::path& directory, const EngineConfig& config, const EngineOptions& options) {
+  const int64_t bytes_per_block = kv_cache_shape(config).bytes_per_block();
+  int64_t blocks = config.build.kv_cache_bytes / bytes_per_block;
+  if (options.max_tokens_in_kv_cache) {
+    blocks = *options.max_tokens_in_kv_cache / config.build.tokens_per_block;
+    if (blocks < 1)
+      throw_error(ErrorCode::kInvalidArgument, "max_tokens_in_kv_cache is ", *options.max_tokens_in_kv_cache,
+                  "; it must hold at least one block of ", config.build.tokens_per_block, " tokens");
+  }
+  if (blocks < 1)
+    throw_error(ErrorCode::kInvalidArgument, (directory / "config.json").string(), ": build_config.kv_cache_bytes is ",
+                config.build.kv_cache_bytes, ", but one block of ", config.build.tokens_per_block, " tokens takes ",
+                bytes_per_block, " bytes; build the engine again with a larger --kv-cache-memory");
+  return static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
+}
+
+EngineInfo make_info(const EngineConfig& config, int32_t num_blocks) {
+  return {.model_type = config.model.model_type,
+          .vocab_size = config.model.vocab_size,
+          .max_batch_size = config.build.max_batch_size,
+          .max_num_tokens = config.build.max_num_tokens,
+          .max_seq_len = config.build.max_seq_len,
+          .tokens_per_block = config.build.tokens_per_block,
+          .num_blocks = num_blocks,
+          .kv_bytes_per_block = kv_cache_shape(config).bytes_per_block(),
+          .end_ids = config.model.end_ids,
+          .pad_id = config.model.pad_id};
+}
+
+}  // namespace
+
+CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig& config, const EngineOptions& options)
+    : config_(config),
+      weights_(directory / "rank0.safetensors", config.model),
+      pool_(options.num_threads),
+      cache_(kv_cache_shape(config), count_blocks(directory, config, options)),
+      info_(make_info(config, count_blocks(directory, config, options))),
+      forward_(config_, weights_, cache_, pool_, select_isa()),
+      sampler_(info_.max_batch_size, info_.vocab_size),
+      prompt_lengths_(info_.max_batch_size, 0),
+      previous_tokens_(info_.max_batch_size, kNoToken) {
+  batch_.rows.reserve(info_.max_num_tokens);
+  batch_.sequences.reserve(info_.max_batch_size);
+  driver_ = std::thread([this] { drive(); });
+  log_info("CPU engine of ", directory.string(), ": ", pool_.size(), " threads, ", isa_name(select_isa()), ", ",
+           info_.num_blocks, " KV-cache blocks of ", info_.tokens_per_block, " tokens");
+}
+
+CpuEngine::~CpuEngine() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  submitted_.notify_one();
+  driver_.join();
+}
+
+void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt) {
+  if (slot < 0 || slot >= info_.max_batch_size)
+    throw_error(ErrorCode::kInvalidArgument, "slot is ", slot, "; this engine has ", info_.max_batch_size, " slots");
+  sampler_.configure(slot, config, prompt);
+  prompt_lengths_[slot] = static_cast<int32_t>(prompt.size());
+  previous_tokens_[slot] = kNoToken;
+}
+
+void CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies)
+    if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= info_.num_blocks)
+      throw_error(ErrorCode::kInvalidArgument, "cannot copy block ", copy.source, " to ", copy.destination,
+                  "; this engine has ", info_.num_blocks, " blocks");
+  pending_copies_.insert(pending_copies_.end(), copies.begin(), copies.end());
+}
+
+StepHandle CpuEngine::submit(const StepInput& input) {
+  check(input);
+  Step step;
+  step.copies = std::exchange(pending_copies_, {});
+  step.sequences.assign(input.sequences.begin(), input.sequences.end());
+  StepHandle handle;
+  {
+    std::lock_guard lock(mutex_);
+    handle = next_to_submit_++;
+    steps_.emplace(handle, std::move(step));
+  }
+  submitted_.notify_one();
+  return handle;
+}
+
+StepOutput CpuEngine::wait(StepHandle handle) {
+  std::unique_lock lock(mutex_);
+  const auto it = steps_.find(handle);
+  if (it == steps_.end())
+    throw_error(ErrorCode::kInvalidArgument, "step ", handle, " was never submitted, or has been waited for");
+  finished_.wait(lock, [&] { return it->second.is_done; });
+  const Step step = std::move(steps_.extract(it).mapped());
+  if (step.failure) std::rethrow_exception(step.failure);
+  return std::move(step.output);
+}
+
+// Rejects what would touch memory that is not the step's.
+void CpuEngine::check(const StepInput& input) const {
+  if (input.sequences.size() > static_cast<size_t>(info_.max_batch_size))
+    throw_error(ErrorCode::kInvalidArgument, "a step of ", input.sequences.size(), " sequences; this engine takes ",
+                info_.max_batch_size);
+  size_t num_tokens = 0;
+  for (size_t i = 0; i < input.sequences.size(); ++i) {
+    const SequenceSlice& slice = input.sequences[i];
+    check_slice(slice);
+    num_tokens += slice.tokens.size();
+    for (size_t j = 0; j < i; ++j)
+      if (input.sequences[j].slot == slice.slot)
+        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " is in the step twice");
+  }
+  if (num_tokens > static_cast<size_t>(info_.max_num_tokens))
+    throw_error(ErrorCode::kInvalidArgument, "a step of ", num_tokens, " tokens; this engine takes ", info_.max_num_tokens);
+}
+
+void CpuEngine::check_slice(const SequenceSlice& slice) const {
+  const auto fail = [&](const auto&... message) {
+    throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, ": ", message...);
+  };
+  if (slice.slot < 0 || slice.slot >= info_.max_batch_size)
+    fail("this engine has slots 0 to ", info_.max_batch_size - 1);
+  if (slice.tokens.empty()) fail("no tokens");
+  const int64_t length = int64_t{slice.past_length} + static_cast<int64_t>(slice.tokens.size());
+  if (slice.past_length < 0 || length > info_.max_seq_len)
+    fail("past_length is ", slice.past_length, " with ", slice.tokens.size(), " tokens; max_seq_len is ", info_.max_seq_len);
+  if (static_cast<int64_t>(slice.block_ids.size()) * info_.tokens_per_block < length)
+    fail(slice.block_ids.size(), " blocks do not hold ", length, " tokens");
+  for (const int32_t block : slice.block_ids)
+    if (block < 0 || block >= info_.num_blocks) fail("block ", block, "; this engine has ", info_.num_blocks);
+  for (size_t i = 0; i < slice.tokens.size(); ++i) {
+    const int32_t token = slice.tokens[i];
+    const bool is_valid = (token >= 0 && token < info_.vocab_size) || (token == kPreviousToken && i == 0);
+    if (!is_valid) fail("token id ", token, "; the vocabulary has ", info_.vocab_size);
+  }
+}
+
+void CpuEngine::drive() {
+  for (;;) {
+    Step* step;
+    {
+      std::unique_lock lock(mutex_);
+      submitted_.wait(lock, [&] { return stopping_ || next_to_run_ < next_to_submit_; });
+      if (stopping_) return;
+      step = &steps_.at(next_to_run_++);
+    }
+    try {
+      step->output = run(*step);
+    } catch (const Error&) {
+      step->failure = std::current_exception();
+    } catch (const std::exception& exception) {
+      step->failure = std::make_exception_ptr(Error(ErrorCode::kInternal, concat("a step failed: ", exception.what())));
+    }
+    {
+      std::lock_guard lock(mutex_);
+      step->is_done = true;
+      finished_.notify_all();  // under the lock: after it, wait() may have taken the step away
+    }
+  }
+}
+
+StepOutput CpuEngine::run(const Step& step) {
+  for (const BlockCopy& copy : step.copies) cache_.copy_block(copy.source, copy.destination);
+  make_batch(step);
+  for (const SequenceSlice& slice : step.sequences)
+    if (slice.samples) previous_tokens_[slice.slot] = kNoToken;  // until the step has succeeded
+  StepOutput output = forward_.run(batch_, sampler_);
+  for (const SampledToken& sampled : output.tokens) previous_tokens_[sampled.slot] = sampled.token;
+  return output;
+}
+
+void CpuEngine::make_batch(const Step& step) {
+  batch_.rows.clear();
+  batch_.sequences.clear();
+  for (const SequenceSlice& slice : step.sequences) {
+    const int32_t sequence = static_cast<int32_t>(batch_.sequences.size());
+    batch_.sequences.push_back({.slot = slice.slot,
+                                .first_row = static_cast<int32_t>(batch_.rows.size()),
+                                .num_tokens = static_cast<int32_t>(slice.tokens.size()),
+                                .past_length = slice.past_length,
+                                .prompt_length = prompt_lengths_[slice.slot],
+                                .block_ids = slice.block_ids,
+                                .samples = slice.samples,
+                                .returns_logits = slice.returns_logits});
+    int32_t position = slice.past_length;
+    for (const int32_t token : slice.tokens) {
+      const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
+      if (id == kNoToken)
+        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " has no previous token: no step sampled one for it");
+      batch_.rows.push_back({id, position++, sequence});
+    }
+  }
+}
+
+}  // namespace inflight::cpu

@@ -1,0 +1,206 @@
+#include "engine/cpu/forward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/cpu/kernels/linear.h"
+
+namespace inflight::cpu {
+
+StepOutput ForwardPass::run(const Batch& batch, Sampler& sampler) {
+  const int64_t rows = static_cast<int64_t>(batch.rows.size());
+  plan_attention(batch);
+  prepare_rotations(batch);
+  embed(batch);
+  for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const LayerWeights& layer = weights_.layers[i];
+
+    normalize(hidden_.data(), layer.input_layernorm, normed_.data(), rows);
+    linear(layer.qkv, normed_.data(), qkv_.data(), rows);
+    rotate_and_cache(batch, i);
+    attend(i);
+    linear(layer.dense, attention_output_.data(), hidden_.data(), rows, /*accumulate=*/true);
+
+    normalize(hidden_.data(), layer.post_layernorm, normed_.data(), rows);
+    linear(layer.gate_up, normed_.data(), gate_up_.data(), rows);
+    silu_and_multiply(rows);
+    linear(layer.down, activated_.data(), hidden_.data(), rows, /*accumulate=*/true);
+  }
+  StepOutput output;
+  return_logits(batch, output);
+  sample(batch, sampler, output);
+  return output;
+}
+
+ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool,
+                         Isa isa)
+    : config_(config.model),
+      weights_(weights),
+      cache_(cache),
+      pool_(pool),
+      isa_(isa),
+      operations_(operations(isa)),
+      rotary_embedding_(config.model),
+      group_size_(config.model.num_attention_heads / config.model.num_key_value_heads),
+      linear_input_(config.build.max_num_tokens,
+                    std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})) {
+  const size_t rows = config.build.max_num_tokens;
+  hidden_ = Buffer<float>(rows * config_.hidden_size);
+  normed_ = Buffer<float>(rows * config_.hidden_size);
+  qkv_ = Buffer<float>(rows * config_.qkv_size());
+  attention_output_ = Buffer<float>(rows * config_.attention_size());
+  gate_up_ = Buffer<float>(rows * 2 * config_.intermediate_size);
+  activated_ = Buffer<float>(rows * config_.intermediate_size);
+  logits_ = Buffer<float>(size_t(config.build.max_batch_size) * config_.vocab_size);
+  cos_ = Buffer<float>(rows * config_.head_size / 2);
+  sin_ = Buffer<float>(rows * config_.head_size / 2);
+  attention_tasks_.reserve(rows);
+  attention_scratch_size_ = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
+  attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
+}
+
+template <class Body>
+void ForwardPass::for_each_row(int64_t rows, const Body& body) {
+  constexpr int64_t kRowsPerTask = 4;
+  if (rows <= kRowsPerTask) {
+    for (int64_t row = 0; row < rows; ++row) body(row);
+    return;
+  }
+  pool_.parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+    const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
+    for (int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
+  });
+}
+
+void ForwardPass::plan_attention(const Batch& batch) {
+  const int32_t tokens_per_task = std::max(1, kMaxAttentionRows / group_size_);
+  attention_tasks_.clear();
+  for (const BatchSequence& sequence : batch.sequences)
+    for (int32_t first = 0; first < sequence.num_tokens; first += tokens_per_task)
+      attention_tasks_.push_back({&sequence, first, std::min(tokens_per_task, sequence.num_tokens - first)});
+}
+
+void ForwardPass::prepare_rotations(const Batch& batch) {
+  const size_t half = config_.head_size / 2;
+  for_each_row(batch.rows.size(), [&](int64_t row) {
+    const auto [token, position, sequence] = batch.rows[row];
+    rotary_embedding_.rotation(position, batch.sequences[sequence].prompt_length, {cos_.data() + row * half, half},
+                               {sin_.data() + row * half, half});
+  });
+}
+
+void ForwardPass::embed(const Batch& batch) {
+  for_each_row(batch.rows.size(), [&](int64_t row) {
+    weights_.vocab_embedding.row(batch.rows[row].token, hidden_.data() + row * config_.hidden_size);
+  });
+}
+
+void ForwardPass::normalize(const float* x, std::span<const float> weight, float* y, int64_t rows) {
+  const int64_t size = static_cast<int64_t>(weight.size());
+  for_each_row(rows, [&](int64_t row) {
+    operations_.rms_norm(x + row * size, weight.data(), config_.norm_epsilon, size, y + row * size);
+  });
+}
+
+void ForwardPass::linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate) {
+  const PackedMatrix& matrix = weights.matrix;
+  linear_input_.set(x, rows, matrix.columns(), matrix.columns());
+  cpu::linear(matrix, linear_input_, {y, matrix.rows(), weights.bias.data(), accumulate}, pool_, isa_);
+}
+
+// Normalizes queries and keys where the model does, turns them by their position, and puts keys and
+// values into the cache.
+void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const int32_t head_size = config_.head_size;
+  const int64_t half = head_size / 2;
+  const int32_t tokens_per_block = cache_.shape().tokens_per_block;
+  for_each_row(batch.rows.size(), [&](int64_t row) {
+    float* queries = qkv_.data() + row * config_.qkv_size();
+    float* keys = queries + config_.attention_size();
+    const float* values = keys + config_.num_key_value_heads * head_size;
+
+    if (config_.qk_norm) {
+      for (float* head = queries; head < keys; head += head_size)
+        operations_.rms_norm(head, weights.q_layernorm.data(), config_.norm_epsilon, head_size, head);
+      for (float* head = keys; head < values; head += head_size)
+        operations_.rms_norm(head, weights.k_layernorm.data(), config_.norm_epsilon, head_size, head);
+    }
+    operations_.rotate(queries, config_.num_attention_heads + config_.num_key_value_heads, cos_.data() + row * half,
+                       sin_.data() + row * half, half);
+
+    const int32_t position = batch.rows[row].position;
+    const int32_t block = batch.sequences[batch.rows[row].sequence].block_ids[position / tokens_per_block];
+    cache_.write(layer, block, position % tokens_per_block, keys, values);
+  });
+}
+
+void ForwardPass::attend(int32_t layer) {
+  const int32_t kv_heads = config_.num_key_value_heads;
+  const int64_t group_columns = int64_t(group_size_) * config_.head_size;
+  pool_.parallel_for(static_cast<int64_t>(attention_tasks_.size()) * kv_heads, [&](int64_t index, int thread) {
+    const AttentionTask& task = attention_tasks_[index / kv_heads];
+    const int32_t kv_head = static_cast<int32_t>(index % kv_heads);
+    const int64_t row = task.sequence->first_row + task.first_token;
+    operations_.attention({
+        .queries = qkv_.data() + row * config_.qkv_size() + kv_head * group_columns,
+        .output = attention_output_.data() + row * config_.attention_size() + kv_head * group_columns,
+        .query_stride = config_.qkv_size(),
+        .output_stride = config_.attention_size(),
+        .num_tokens = task.num_tokens,
+        .group_size = group_size_,
+        .head_size = config_.head_size,
+        .first_position = task.sequence->past_length + task.first_token,
+        .window = config_.layer_windows[layer],
+        .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
+        .cache = cache_.keys(layer, 0, kv_head),
+        .block_stride = cache_.block_stride(),
+        .block_ids = task.sequence->block_ids.data(),
+        .tokens_per_block = cache_.shape().tokens_per_block,
+        .scratch = attention_scratch_.data() + thread * attention_scratch_size_,
+    });
+  });
+}
+
+void ForwardPass::silu_and_multiply(int64_t rows) {
+  const int64_t size = config_.intermediate_size;
+  for_each_row(rows, [&](int64_t row) {
+    operations_.silu_and_multiply(gate_up_.data() + row * 2 * size, size, activated_.data() + row * size);
+  });
+}
+
+void ForwardPass::return_logits(const Batch& batch, StepOutput& output) {
+  size_t rows = 0;
+  for (const BatchSequence& sequence : batch.sequences)
+    if (sequence.returns_logits) rows += sequence.num_tokens;
+  output.logits.resize(rows * config_.vocab_size);
+
+  float* logits = output.logits.data();
+  for (const BatchSequence& sequence : batch.sequences) {
+    if (!sequence.returns_logits) continue;
+    normalize(hidden_.data() + int64_t(sequence.first_row) * config_.hidden_size, weights_.final_layernorm,
+              normed_.data(), sequence.num_tokens);
+    linear({weights_.lm_head, {}}, normed_.data(), logits, sequence.num_tokens);
+    logits += size_t(sequence.num_tokens) * config_.vocab_size;
+  }
+}
+
+// The logits of each sampling sequence's last token, and a token from them.
+void ForwardPass::sample(const Batch& batch, Sampler& sampler, StepOutput& output) {
+  for (const BatchSequence& sequence : batch.sequences) {
+    if (!sequence.samples) continue;
+    const int64_t last_row = sequence.first_row + sequence.num_tokens - 1;
+    normalize(hidden_.data() + last_row * config_.hidden_size, weights_.final_layernorm,
+              normed_.data() + output.tokens.size() * config_.hidden_size, 1);
+    output.tokens.push_back({.slot = sequence.slot, .token = 0, .log_prob = 0});
+  }
+  const int64_t rows = static_cast<int64_t>(output.tokens.size());
+  if (rows == 0) return;
+  linear({weights_.lm_head, {}}, normed_.data(), logits_.data(), rows);
+  pool_.parallel_for(rows, [&](int64_t row) {
+    const size_t vocab_size = config_.vocab_size;
+    output.tokens[row] = sampler.sample(output.tokens[row].slot, {logits_.data() + row * vocab_size, vocab_size});
+  });
+}
+
+}  // namespace inflight::cpu

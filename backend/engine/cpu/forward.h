@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/thread_pool.h"
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/kernels/linear_input.h"
+#include "engine/cpu/kernels/operations.h"
+#include "engine/cpu/kv_cache_storage.h"
+#include "engine/cpu/memory.h"
+#include "engine/cpu/rope.h"
+#include "engine/cpu/weights.h"
+#include "engine/engine.h"
+#include "engine/model_config.h"
+#include "engine/sampler.h"
+
+namespace inflight::cpu {
+
+// One sequence's rows of a ragged batch.
+struct BatchSequence {
+  int32_t slot;
+  int32_t first_row;     // its tokens are rows [first_row, first_row + num_tokens)
+  int32_t num_tokens;
+  int32_t past_length;   // tokens before them, in the cache
+  int32_t prompt_length;
+  std::span<const int32_t> block_ids;
+  bool samples;
+  bool returns_logits;
+};
+
+struct BatchRow {
+  int32_t token;     // id
+  int32_t position;  // in its sequence
+  int32_t sequence;  // index in Batch::sequences
+};
+
+struct Batch {
+  std::vector<BatchRow> rows;
+  std::vector<BatchSequence> sequences;
+};
+
+// The model of the Llama family: from a batch's token ids to sampled tokens. All buffers are made by the
+// constructor for the build's largest batch; a batch must respect its limits and name valid ids.
+class ForwardPass {
+ public:
+  ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool, Isa isa);
+
+  StepOutput run(const Batch& batch, Sampler& sampler);
+
+ private:
+  // Neighboring tokens of one sequence that one call of the attention kernel takes.
+  struct AttentionTask {
+    const BatchSequence* sequence;
+    int32_t first_token;
+    int32_t num_tokens;
+  };
+
+  void plan_attention(const Batch& batch);
+  void embed(const Batch& batch);
+  void prepare_rotations(const Batch& batch);
+  void rotate_and_cache(const Batch& batch, int32_t layer);
+  void attend(int32_t layer);
+  void normalize(const float* x, std::span<const float> weight, float* y, int64_t rows);
+  void silu_and_multiply(int64_t rows);
+  void linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate = false);
+  void return_logits(const Batch& batch, StepOutput& output);
+  void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
+
+  // body(row) for every row, on as many threads as that is worth.
+  template <class Body>
+  void for_each_row(int64_t rows, const Body& body);
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  KvCacheStorage& cache_;
+  ThreadPool& pool_;
+  const Isa isa_;
+  const Operations& operations_;
+  const RotaryEmbedding rotary_embedding_;
+  const int32_t group_size_;  // query heads of one key/value head
+
+  // Activations; rows are tokens of the batch.
+  Buffer<float> hidden_;            // [max_num_tokens, hidden]
+  Buffer<float> normed_;            // [max_num_tokens, hidden]
+  Buffer<float> qkv_;               // [max_num_tokens, (heads + 2 kv_heads) head_size]
+  Buffer<float> attention_output_;  // [max_num_tokens, heads head_size]
+  Buffer<float> gate_up_;           // [max_num_tokens, 2 intermediate]
+  Buffer<float> activated_;         // [max_num_tokens, intermediate]
+  Buffer<float> logits_;            // [max_batch_size, vocab], rows are the sequences that sample
+  Buffer<float> cos_, sin_;         // [max_num_tokens, head_size / 2]
+
+  LinearInput linear_input_;
+  std::vector<AttentionTask> attention_tasks_;
+  size_t attention_scratch_size_;
+  Buffer<float> attention_scratch_;  // [threads, attention_scratch_size_]
+};
+
+}  // namespace inflight::cpu

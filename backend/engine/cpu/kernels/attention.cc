@@ -1,0 +1,192 @@
+#include "engine/cpu/kernels/isa_operations.h"
+#include "engine/cpu/kernels/vector.h"
+
+namespace inflight::cpu::INFLIGHT_ISA {
+namespace {
+
+// What the registers hold: kMaxRows x kMaxVectors accumulators beside a row of b.
+#if defined(__AVX512F__)
+constexpr int kMaxRows = 6, kMaxVectors = 4;
+#else
+constexpr int kMaxRows = 6, kMaxVectors = 2;
+#endif
+
+// c += a · b for a [ROWS, depth], b [depth, VECTORS * kLanes], each with its rows' stride.
+template <int ROWS, int VECTORS>
+void multiply_add_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
+                       int64_t depth) {
+  Vector sums[ROWS][VECTORS];
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < VECTORS; ++v) sums[r][v] = load(c + r * c_stride + v * kLanes);
+  for (int64_t k = 0; k < depth; ++k) {
+    Vector row[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) row[v] = load(b + k * b_stride + v * kLanes);
+    for (int r = 0; r < ROWS; ++r)
+      for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + k] * row[v];
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < VECTORS; ++v) store(c + r * c_stride + v * kLanes, sums[r][v]);
+}
+
+template <int ROWS>
+void multiply_add_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
+                       int64_t columns, int64_t depth) {
+  int64_t n = 0;
+  for (; n + kMaxVectors * kLanes <= columns; n += kMaxVectors * kLanes)
+    multiply_add_tile<ROWS, kMaxVectors>(a, a_stride, b + n, b_stride, c + n, c_stride, depth);
+  for (; n + kLanes <= columns; n += kLanes)
+    multiply_add_tile<ROWS, 1>(a, a_stride, b + n, b_stride, c + n, c_stride, depth);
+  for (; n < columns; ++n)
+    for (int r = 0; r < ROWS; ++r)
+      for (int64_t k = 0; k < depth; ++k) c[r * c_stride + n] += a[r * a_stride + k] * b[k * b_stride + n];
+}
+
+// c += a · b for a [rows, depth], b [depth, columns].
+void multiply_add(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
+                  int64_t rows, int64_t columns, int64_t depth) {
+  int64_t r = 0;
+  for (; r + kMaxRows <= rows; r += kMaxRows)
+    multiply_add_rows<kMaxRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride, c_stride, columns, depth);
+  a += r * a_stride;
+  c += r * c_stride;
+  switch (rows - r) {
+    case 5: return multiply_add_rows<5>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+    case 4: return multiply_add_rows<4>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+    case 3: return multiply_add_rows<3>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+    case 2: return multiply_add_rows<2>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+    case 1: return multiply_add_rows<1>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+  }
+}
+
+void scale_row(const float* x, float factor, int64_t size, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(y + i, load(x + i) * factor);
+  for (; i < size; ++i) y[i] = x[i] * factor;
+}
+
+// One row's running softmax (arXiv:1805.02867).
+struct RowState {
+  float maximum;
+  float sum;
+};
+
+// Replaces the scores in [begin, end) by e^(score - maximum) and the others of the chunk by 0, and
+// returns the factor by which what was summed up before shrinks.
+float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state) {
+  const Vector minus_infinity = broadcast(-__builtin_inff());
+  const int32_t first = begin / kLanes * kLanes;
+  const auto inside = [&](int32_t i) {
+    const IntVector index = lane_indices() + i;
+    return (index >= begin) & (index < end);
+  };
+
+  Vector largest = minus_infinity;
+  for (int32_t i = first; i < end; i += kLanes)
+    largest = maximum(largest, inside(i) ? load(scores + i) : minus_infinity);
+  const float chunk_maximum = maximum(largest);
+  const float new_maximum = chunk_maximum > state.maximum ? chunk_maximum : state.maximum;
+
+  Vector total = {};
+  for (int32_t i = 0; i < first; i += kLanes) store(scores + i, Vector{});
+  int32_t i = first;
+  for (; i < end; i += kLanes) {
+    const Vector weights = inside(i) ? exp(load(scores + i) - new_maximum) : Vector{};
+    total += weights;
+    store(scores + i, weights);
+  }
+  for (; i < kAttentionChunk; i += kLanes) store(scores + i, Vector{});
+
+  const float shrink = state.sum == 0 ? 0 : exp(broadcast(state.maximum - new_maximum))[0];
+  state.sum = state.sum * shrink + sum(total);
+  state.maximum = new_maximum;
+  return shrink;
+}
+
+void fill_zero(float* x, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) x[i] = 0;
+}
+
+// What the keys of [begin, end) of a chunk share: a block, and so one stride.
+struct BlockPart {
+  const float* keys;    // [head_size, ...] at the first of its keys
+  const float* values;  // [..., head_size]
+  int32_t begin;        // in the chunk
+  int32_t end;
+};
+
+BlockPart block_part(const AttentionTile& tile, int32_t chunk, int32_t begin, int32_t end) {
+  const int32_t position = chunk + begin;
+  const int32_t offset = position & (tile.tokens_per_block - 1);
+  const float* keys = tile.cache + tile.block_ids[position / tile.tokens_per_block] * tile.block_stride;
+  const float* values = keys + int64_t(tile.head_size) * tile.tokens_per_block;
+  const int32_t left = tile.tokens_per_block - offset;
+  return {keys + offset, values + int64_t(offset) * tile.head_size, begin, end - begin < left ? end : begin + left};
+}
+
+}  // namespace
+
+void attention(const AttentionTile& tile) {
+  const int32_t head_size = tile.head_size;
+  const int32_t rows = tile.num_tokens * tile.group_size;
+  float* queries = tile.scratch;                                 // [rows, head_size], scaled
+  float* sums = queries + int64_t(rows) * head_size;             // [rows, head_size]
+  float* scores = sums + int64_t(rows) * head_size;              // [rows, kAttentionChunk]
+  RowState* states = reinterpret_cast<RowState*>(scores + int64_t(rows) * kAttentionChunk);
+
+  for (int32_t row = 0; row < rows; ++row) {
+    const int32_t token = row / tile.group_size, head = row % tile.group_size;
+    scale_row(tile.queries + token * tile.query_stride + int64_t(head) * head_size, tile.scale, head_size,
+              queries + int64_t(row) * head_size);
+    states[row] = {-__builtin_inff(), 0};
+  }
+  fill_zero(sums, int64_t(rows) * head_size);
+
+  const auto first_visible = [&](int32_t position) {
+    return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
+  };
+  const int32_t first_key = first_visible(tile.first_position);
+  const int32_t keys_end = tile.first_position + tile.num_tokens;
+
+  for (int32_t chunk = first_key / kAttentionChunk * kAttentionChunk; chunk < keys_end; chunk += kAttentionChunk) {
+    const int32_t begin = first_key > chunk ? first_key - chunk : 0;
+    const int32_t end = keys_end - chunk < kAttentionChunk ? keys_end - chunk : kAttentionChunk;
+
+    // Whole vectors of keys, as far as blocks go: what was never written there is left out below.
+    const int32_t step = tile.tokens_per_block < kLanes ? tile.tokens_per_block : kLanes;
+    const int32_t vectors_begin = begin & -step;
+    const int32_t vectors_end = (end + step - 1) & -step;
+    fill_zero(scores, int64_t(rows) * kAttentionChunk);
+    for (BlockPart part{nullptr, nullptr, 0, vectors_begin}; part.end < vectors_end;) {
+      part = block_part(tile, chunk, part.end, vectors_end);
+      multiply_add(queries, head_size, part.keys, tile.tokens_per_block, scores + part.begin, kAttentionChunk, rows,
+                   part.end - part.begin, head_size);
+    }
+
+    for (int32_t row = 0; row < rows; ++row) {
+      float* row_scores = scores + int64_t(row) * kAttentionChunk;
+      const int32_t position = tile.first_position + row / tile.group_size;
+      const int32_t row_begin = first_visible(position) > chunk ? first_visible(position) - chunk : 0;
+      const int32_t row_end = position + 1 - chunk < kAttentionChunk ? position + 1 - chunk : kAttentionChunk;
+      if (row_begin >= row_end) {
+        fill_zero(row_scores, kAttentionChunk);
+        continue;
+      }
+      const float shrink = online_softmax(row_scores, row_begin, row_end, states[row]);
+      if (shrink != 1) scale_row(sums + int64_t(row) * head_size, shrink, head_size, sums + int64_t(row) * head_size);
+    }
+
+    for (BlockPart part{nullptr, nullptr, 0, begin}; part.end < end;) {
+      part = block_part(tile, chunk, part.end, end);
+      multiply_add(scores + part.begin, kAttentionChunk, part.values, head_size, sums, head_size, rows, head_size,
+                   part.end - part.begin);
+    }
+  }
+
+  for (int32_t row = 0; row < rows; ++row) {
+    const int32_t token = row / tile.group_size, head = row % tile.group_size;
+    scale_row(sums + int64_t(row) * head_size, 1 / states[row].sum, head_size,
+              tile.output + token * tile.output_stride + int64_t(head) * head_size);
+  }
+}
+
+}  // namespace inflight::cpu::INFLIGHT_ISA

@@ -1,0 +1,30 @@
+#include "engine/cpu/kernels/operations.h"
+
+#include "engine/cpu/cpu_features.h"
+
+namespace inflight::cpu {
+
+// Defined by isa_operations.cc, compiled once for each.
+namespace portable {
+const Operations& table();
+}
+#ifdef INFLIGHT_X86_64
+namespace avx2 {
+const Operations& table();
+}
+namespace avx512 {
+const Operations& table();
+}
+#endif
+
+const Operations& operations(Isa isa) {
+  switch (isa) {
+#ifdef INFLIGHT_X86_64
+    case Isa::kAvx512: return avx512::table();
+    case Isa::kAvx2: return avx2::table();
+#endif
+    default: return portable::table();
+  }
+}
+
+}  // namespace inflight::cpu

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+
+// Vectors of floats as wide as the instruction set that this file is compiled for. Everything here, and
+// everything in a file that includes it, lives in the namespace INFLIGHT_ISA (portable, avx2, avx512),
+// so that the linker never merges code of two instruction sets. For the same reason such files use no
+// inline functions of the standard library.
+namespace inflight::cpu::INFLIGHT_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t IntVector __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+inline Vector load(const float* p) {
+  Vector v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(float* p, Vector v) { __builtin_memcpy(p, &v, sizeof v); }
+
+inline Vector broadcast(float x) { return Vector{} + x; }
+
+inline IntVector lane_indices() {
+  IntVector v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i;
+  return v;
+}
+
+inline Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
+
+inline float sum(Vector v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+inline float maximum(Vector v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  return lanes[0];
+}
+
+// e^x within 2 ulp for x in [-87, 88]; outside, the value at the nearer end. NaN stays NaN.
+// Range reduction to |r| <= ln(2) / 2 and the polynomial of Cephes' expf.
+inline Vector exp(Vector x) {
+  const Vector least = broadcast(-87.0f);
+  const Vector most = broadcast(88.0f);
+  x = x < least ? least : x;
+  x = x > most ? most : x;
+  const Vector rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vector n = (x * 1.44269504088896341f + rounder) - rounder;
+  const Vector r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Vector p = broadcast(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const IntVector exponent = (__builtin_convertvector(n, IntVector) + 127) << 23;
+  return p * __builtin_bit_cast(Vector, exponent);
+}
+
+}  // namespace inflight::cpu::INFLIGHT_ISA

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/cpu/memory.h"
+
+namespace inflight::cpu {
+
+struct KvCacheShape {
+  int32_t num_layers;
+  int32_t num_kv_heads;
+  int32_t head_size;
+  int32_t tokens_per_block;
+
+  // Floats of one block's keys (or values) of one head.
+  size_t tile_size() const { return size_t(head_size) * tokens_per_block; }
+  int64_t bytes_per_block() const {
+    return int64_t(2 * sizeof(float)) * num_layers * num_kv_heads * static_cast<int64_t>(tile_size());
+  }
+};
+
+// The paged KV cache's memory: keys and values of `num_blocks` blocks in every layer, float32.
+//
+// Keys lie transposed, [head_size, tokens_per_block], so that the dot products of one query with
+// neighboring tokens fill a vector; values lie [tokens_per_block, head_size].
+class KvCacheStorage {
+ public:
+  KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks);
+
+  const KvCacheShape& shape() const { return shape_; }
+  float* keys(int32_t layer, int32_t block, int32_t kv_head) const { return tile(layer, block, kv_head); }
+  float* values(int32_t layer, int32_t block, int32_t kv_head) const {
+    return tile(layer, block, kv_head) + shape_.tile_size();
+  }
+
+  // Floats from a block to the next in one layer.
+  int64_t block_stride() const { return int64_t(2) * shape_.num_kv_heads * static_cast<int64_t>(shape_.tile_size()); }
+
+  // Writes one token's keys and values, each [num_kv_heads, head_size], to position `offset` of a block.
+  void write(int32_t layer, int32_t block, int32_t offset, const float* keys, const float* values) const;
+
+  void copy_block(int32_t source, int32_t destination) const;
+
+ private:
+  float* tile(int32_t layer, int32_t block, int32_t kv_head) const {
+    return layers_[layer].data() + block * block_stride() + kv_head * 2 * shape_.tile_size();
+  }
+
+  KvCacheShape shape_;
+  std::vector<Buffer<float>> layers_;  // each [num_blocks, num_kv_heads, keys|values, tile_size]
+};
+
+}  // namespace inflight::cpu
