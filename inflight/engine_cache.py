@@ -1,0 +1,99 @@
+"""Finds or makes the engine for a model, a checkpoint or an engine that a user names by its path.
+
+Engines made here stay in a cache directory, under a key of everything that they depend on: the source files
+with their sizes and times, the options, and the version of this package.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import inflight
+from inflight.errors import InflightError
+
+
+def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, **options) -> Path:
+    """The engine at `path`, or the cached one made from the model or checkpoint at `path`.
+
+    options: `dtype` (of convert_checkpoint) and the fields of inflight.engine.config.BuildOptions.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise InflightError(f"{path} does not exist", "not_found")
+    kind = _kind(path)
+    if kind == "engine":
+        if options:
+            raise InflightError(f"{path} is a built engine: {', '.join(options)} must be given to `inflight build`")
+        return path
+    if kind == "checkpoint" and "dtype" in options:
+        raise InflightError(f"{path} is a checkpoint: dtype must be given to `inflight convert`")
+
+    root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
+    root.mkdir(parents=True, exist_ok=True)
+    name = path.resolve().name.removesuffix(".gguf")
+    directory = root / f"{name}-{_key(path, options)}"
+    with _lock(root / f"{directory.name}.lock"):
+        if not directory.exists():
+            _make(path, kind, directory, progress, **options)
+    return directory
+
+
+def _kind(path: Path) -> str:
+    """ "engine", "checkpoint" or "model", by what config.json says it is."""
+    config = path / "config.json"
+    if not config.is_file():
+        return "model"
+    try:
+        marker = json.loads(config.read_text()).get("format")
+    except (ValueError, AttributeError) as error:
+        raise InflightError(f"{config} is not a JSON object: {error}") from error
+    return {"inflight-engine": "engine", "inflight-checkpoint": "checkpoint"}.get(marker, "model")
+
+
+def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> None:
+    from inflight.checkpoint.convert import convert_checkpoint
+    from inflight.engine.build import build_engine
+    from inflight.engine.config import BuildOptions
+
+    dtype = options.pop("dtype", "auto")
+    known = [option.name for option in fields(BuildOptions)]
+    for name in options:
+        if name not in known:
+            raise InflightError(f"'{name}' is no build option; there are dtype, {', '.join(known)}")
+    # Made beside its place and renamed: what is in the cache is complete.
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        checkpoint = path
+        if kind == "model":
+            checkpoint = Path(scratch) / "checkpoint"
+            convert_checkpoint(path, checkpoint, dtype=dtype, progress=progress)
+        engine = Path(scratch) / "engine"
+        build_engine(checkpoint, engine, BuildOptions(**options), progress=progress)
+        if kind == "model":
+            shutil.rmtree(checkpoint)
+        engine.rename(directory)
+
+
+def _key(path: Path, options: dict) -> str:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    described = json.dumps([inflight.__version__, stamps, sorted(options.items())], default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def _default_cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inflight"
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process at a time makes an engine; the others wait and find it made."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
