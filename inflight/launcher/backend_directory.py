@@ -1,0 +1,54 @@
+"""The backend directory that a server is started with: python, inflight, and inflight as tensorrtllm."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import inflight
+from inflight.errors import InflightError
+from inflight.launcher.tritonserver import TritonInstallation
+
+LIBRARY = "libtriton_inflight.so"
+STUB = "triton_python_backend_stub"
+
+
+def find_backend_library() -> Path:
+    """libtriton_inflight.so as CMake installs it into the package."""
+    for package in inflight.__path__:
+        library = Path(package) / "backends" / "inflight" / LIBRARY
+        if library.is_file():
+            return library
+    raise InflightError(f"{LIBRARY} is not in the installed inflight package: build it with `pip install .`")
+
+
+def prepare_backend_directory(directory: Path, installation: TritonInstallation, library: Path) -> None:
+    """Fills `directory` with links to the installation's other backends and to `library`.
+
+    The stub of the python backend is a copy that matches the running interpreter: the backend looks for it
+    beside itself. The backend name tensorrtllm lets upstream's model repositories load unchanged.
+    """
+    for backend in installation.backends.iterdir() if installation.backends.is_dir() else ():
+        if backend.name not in ("python", "inflight", "tensorrtllm"):
+            (directory / backend.name).symlink_to(backend)
+    _prepare_python_backend(directory / "python", installation)
+    for name in ("inflight", "tensorrtllm"):
+        (directory / name).mkdir()
+        (directory / name / f"libtriton_{name}.so").symlink_to(library)
+
+
+def _prepare_python_backend(directory: Path, installation: TritonInstallation) -> None:
+    source = installation.backends / "python"
+    if not source.is_dir():
+        raise InflightError(f"tritonserver at {installation.executable} has no python backend ({source})")
+    directory.mkdir()
+    for file in source.iterdir():
+        if file.name != "__pycache__":
+            (directory / file.name).symlink_to(file)
+    if installation.stubs is None:
+        return
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = installation.stubs / version / STUB
+    if not stub.is_file():
+        raise InflightError(f"{installation.stubs} has no python backend for Python {version}: use Python 3.10, 3.11 or 3.12")
+    (directory / STUB).unlink(missing_ok=True)
+    shutil.copy(stub, directory / STUB)

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Launches tritonserver: scripts/launch_server.py --world_size=1 --model_repo=DIR."""
+
+import sys
+
+from inflight.launcher.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
