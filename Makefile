@@ -29,7 +29,7 @@ endif
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
-	$(BIN)/python scripts/demo.py $(MODEL)/repository
+	$(BIN)/python scripts/demo.py $(MODEL)/repository $(MODEL)/engine
 
 serve: $(MODEL)/repository/ensemble/config.pbtxt
 	$(BIN)/python scripts/launch_server.py --world_size=1 --model_repo=$(MODEL)/repository \

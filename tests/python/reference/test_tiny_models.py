@@ -4,7 +4,7 @@ import hf_reference
 import numpy as np
 import pytest
 import tiny_models
-from native_generation import generate
+from greedy import greedy_tokens
 
 LENGTHS = [1, 7, 20, 45, 64, 101]  # below, at and beyond windows, RoPE's original lengths, block sizes
 VOCABULARY = 400  # ids that every tiny model has
@@ -31,7 +31,7 @@ def test_logits_equal_those_of_transformers(name, chunk_size, tiny_engine, tiny_
 def test_greedy_tokens_equal_those_of_transformers(name, together, tiny_engine, tiny_reference):
     prompts = prompts_of(LENGTHS, seed=1)
     engine = tiny_engine(name, max_batch_size=4, max_num_tokens=128, max_seq_len=160, tokens_per_block=16)
-    for prompt, tokens in zip(prompts, generate(engine, prompts, max_new_tokens=32, together=together)):
+    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=32, together=together)):
         assert len(tokens) == 32
         hf_reference.assert_greedy(tiny_reference(name), prompt, tokens)
 
@@ -46,7 +46,7 @@ def test_context_chunks_and_block_sizes_change_no_token(
     engine = tiny_engine(
         name, max_batch_size=5, max_num_tokens=max_num_tokens, max_seq_len=160, tokens_per_block=tokens_per_block
     )
-    for prompt, tokens in zip(prompts, generate(engine, prompts, max_new_tokens=24)):
+    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=24)):
         hf_reference.assert_greedy(tiny_reference(name), prompt, tokens)
 
 
@@ -54,8 +54,8 @@ def test_generation_ends_where_transformers_ends(tiny_engine, tiny_reference):
     """Each token that greedy decoding reaches, made the end id in turn, ends generation right before it."""
     prompt = prompts_of([20], seed=3)[0]
     engine = tiny_engine("llama", max_batch_size=4, max_num_tokens=128, max_seq_len=160, tokens_per_block=16)
-    [tokens] = generate(engine, [prompt], max_new_tokens=16)
+    [tokens] = greedy_tokens(engine, [prompt], max_tokens=16)
     hf_reference.assert_greedy(tiny_reference("llama"), prompt, tokens)
     for end_id in set(tokens):
-        [ended] = generate(engine, [prompt], max_new_tokens=16, end_ids=[end_id])
+        [ended] = greedy_tokens(engine, [prompt], max_tokens=16, end_ids=(end_id,))
         assert ended == tokens[: tokens.index(end_id)]
