@@ -2,6 +2,7 @@
 """Serves a model repository on free ports, asks it two questions over HTTP, and stops: demo.py REPOSITORY ENGINE."""
 
 import json
+import shlex
 import sys
 import time
 import urllib.error
@@ -74,7 +75,7 @@ def post(address: str, request: dict):
 
 
 def print_curl(options: str, address: str, request: dict) -> None:
-    print(f"$ curl {options}-X POST {address} -d '{json.dumps(request)}'", flush=True)
+    print(f"$ curl {options}-X POST {address} -d {shlex.quote(json.dumps(request))}", flush=True)
 
 
 def require_text(text: str) -> None:
