@@ -1,6 +1,5 @@
 """The backend directory that a server is started with: python, inflight, and inflight as tensorrtllm."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ STUB = "triton_python_backend_stub"
 def find_backend_library() -> Path:
     """libtriton_inflight.so as CMake installs it into the package."""
     for package in inflight.__path__:
-        library = Path(package) / "backends" / "inflight" / LIBRARY
+        library = Path(package).absolute() / "backends" / "inflight" / LIBRARY
         if library.is_file():
             return library
     raise InflightError(f"{LIBRARY} is not in the installed inflight package: build it with `pip install .`")
@@ -24,13 +23,14 @@ def find_backend_library() -> Path:
 def prepare_backend_directory(directory: Path, installation: TritonInstallation, library: Path) -> None:
     """Fills `directory` with links to the installation's other backends and to `library`.
 
-    The stub of the python backend is a copy that matches the running interpreter: the backend looks for it
-    beside itself. The backend name tensorrtllm lets upstream's model repositories load unchanged.
+    The python backend looks for its stub beside itself: it gets the one that matches the running interpreter.
+    There, on the path of every Python model, lies also a link to this very inflight package.
+    The backend name tensorrtllm lets upstream's model repositories load unchanged.
     """
-    for backend in installation.backends.iterdir() if installation.backends.is_dir() else ():
+    _prepare_python_backend(directory / "python", installation)
+    for backend in installation.backends.iterdir():
         if backend.name not in ("python", "inflight", "tensorrtllm"):
             (directory / backend.name).symlink_to(backend)
-    _prepare_python_backend(directory / "python", installation)
     for name in ("inflight", "tensorrtllm"):
         (directory / name).mkdir()
         (directory / name / f"libtriton_{name}.so").symlink_to(library)
@@ -44,6 +44,7 @@ def _prepare_python_backend(directory: Path, installation: TritonInstallation) -
     for file in source.iterdir():
         if file.name != "__pycache__":
             (directory / file.name).symlink_to(file)
+    (directory / "inflight").symlink_to(Path(inflight.__path__[0]).absolute())
     if installation.stubs is None:
         return
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -51,4 +52,4 @@ def _prepare_python_backend(directory: Path, installation: TritonInstallation) -
     if not stub.is_file():
         raise InflightError(f"{installation.stubs} has no python backend for Python {version}: use Python 3.10, 3.11 or 3.12")
     (directory / STUB).unlink(missing_ok=True)
-    shutil.copy(stub, directory / STUB)
+    (directory / STUB).symlink_to(stub)

@@ -73,3 +73,7 @@ def run(options: argparse.Namespace) -> int:
         server.stop()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,24 +1,23 @@
-"""The environment of a server: where its libraries, its Python and its Python packages are."""
+"""The environment of a server: where its libraries and its Python are."""
 
 import os
-import site
 import sys
 import sysconfig
 from pathlib import Path
 
-import inflight
 from inflight.errors import InflightError
 from inflight.launcher.tritonserver import TritonInstallation
 
 
 def server_environment(installation: TritonInstallation) -> dict[str, str]:
-    """This process's environment, extended so that the python backend runs this interpreter's packages."""
+    """This process's environment, extended so that the python backend runs this interpreter with its packages.
+
+    The backend's stub ignores PYTHONPATH and PYTHONHOME: it takes the installation or virtual environment of
+    the first python3 on PATH.
+    """
     environment = dict(os.environ)
-    libraries = [*installation.library_directories, shared_libpython().parent]
-    _prepend(environment, "LD_LIBRARY_PATH", libraries)
-    packages = [Path(path).parent for path in inflight.__path__]
-    _prepend(environment, "PYTHONPATH", [*packages, *map(Path, site.getsitepackages())])
-    environment["PYTHONHOME"] = sys.base_prefix  # relocated interpreters do not find their own library
+    _prepend(environment, "LD_LIBRARY_PATH", [*installation.library_directories, shared_libpython().parent])
+    _prepend(environment, "PATH", [Path(sys.executable).parent])
     return environment
 
 
