@@ -1,0 +1,133 @@
+"""Speed of an engine alone, through the batch manager that serves it, in this process.
+
+For each batch size N, N requests with random prompts start together and ignore end ids:
+
+  generation tok/s   generated tokens while all N sequences generate: from the last first token to the first last one
+  step ms            one token of each of the N sequences, in that time
+  context tok/s      prompt tokens over the time until all N first tokens are there, in a run of its own
+  end-to-end tok/s   all generated tokens over the whole time, prompts included
+
+Each figure is the median of --repeats runs.
+"""
+
+import argparse
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from inflight import _native
+from inflight.bench.report import print_table, write_json
+from inflight.errors import InflightError
+
+_TIMEOUT_SECONDS = 600.0  # of one run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", type=Path, required=True, help="engine directory")
+    parser.add_argument("--batch", default="1,4,16,32", help="numbers of concurrent requests (default %(default)s)")
+    parser.add_argument("--input", type=int, default=128, help="prompt tokens of a request (default %(default)s)")
+    parser.add_argument("--output", type=int, default=64, help="generated tokens of a request (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs, after one to warm up (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="engine threads; 0: all CPUs it may use (the default)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random prompts (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+
+
+def run(options: argparse.Namespace) -> int:
+    batches = _parse_batches(options.batch)
+    if options.output < 2 or options.input < 1 or options.repeats < 1:
+        raise InflightError("--output must be at least 2, --input and --repeats at least 1")
+    with _native.BatchManager(options.engine, num_threads=options.threads) as manager:
+        info = manager.info
+        if max(batches) > info.max_batch_size:
+            raise InflightError(
+                f"--batch {max(batches)} exceeds the engine's max_batch_size, {info.max_batch_size}: "
+                "rebuild with a larger --max-batch-size"
+            )
+        generator = random.Random(options.seed)
+        results = []
+        for batch in batches:
+            prompts = [[generator.randrange(info.vocab_size) for _ in range(options.input)] for _ in range(batch)]
+            results.append(_measure(manager, prompts, options.output, options.repeats))
+    columns = ["generation_tokens_per_s", "step_ms", "context_tokens_per_s", "end_to_end_tokens_per_s"]
+    rows = [[result["batch"], *(result[column] for column in columns)] for result in results]
+    print_table(["batch", "generation tok/s", "step ms", "context tok/s", "end-to-end tok/s"], rows)
+    if options.json:
+        config = json.loads((options.engine / "config.json").read_text())
+        write_json(options.json, options, {"engine": config, "results": results})
+    return 0
+
+
+def _parse_batches(text: str) -> list[int]:
+    try:
+        batches = [int(part) for part in text.split(",")]
+    except ValueError:
+        batches = []
+    if not batches or min(batches) < 1:
+        raise InflightError(f"--batch is {text!r}; it must be positive numbers, such as 1,4,16")
+    return batches
+
+
+def _measure(manager, prompts: list[list[int]], output: int, repeats: int) -> dict:
+    """Medians, and all runs, of one batch size."""
+    batch, context_tokens = len(prompts), sum(map(len, prompts))
+    _run(manager, prompts, output)
+    runs = {"generation_tokens_per_s": [], "context_tokens_per_s": [], "end_to_end_tokens_per_s": []}
+    for _ in range(repeats):
+        runs["context_tokens_per_s"].append(context_tokens / _run(manager, prompts, 1).total_seconds)
+        timeline = _run(manager, prompts, output)
+        runs["generation_tokens_per_s"].append(timeline.generation_rate())
+        runs["end_to_end_tokens_per_s"].append(batch * output / timeline.total_seconds)
+    medians = {name: median(values) for name, values in runs.items()}
+    step_ms = 1000 * batch / medians["generation_tokens_per_s"]
+    return {"batch": batch, **medians, "step_ms": step_ms, "runs": runs}
+
+
+@dataclass
+class Timeline:
+    """When tokens arrived: for each request, (seconds since the start, tokens of this response)."""
+
+    arrivals: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+
+    @property
+    def total_seconds(self) -> float:
+        return max(responses[-1][0] for responses in self.arrivals.values())
+
+    def generation_rate(self) -> float:
+        """Tokens per second while every request generates."""
+        begin = max(responses[0][0] for responses in self.arrivals.values())
+        end = min(responses[-1][0] for responses in self.arrivals.values())
+        if end <= begin:
+            raise InflightError("the requests never generated all at once: raise --output or lower --batch")
+        tokens = sum(
+            count for responses in self.arrivals.values() for seconds, count in responses if begin < seconds <= end
+        )
+        return tokens / (end - begin)
+
+
+def _run(manager, prompts: list[list[int]], output: int) -> Timeline:
+    timeline = Timeline()
+    errors: list[Exception] = []
+    finished = threading.Semaphore(0)
+
+    def deliver(request_id: int, response) -> None:
+        timeline.arrivals.setdefault(request_id, []).append((time.perf_counter() - start, len(response.tokens)))
+        if response.error is not None:
+            errors.append(response.error)
+        if response.is_final:
+            finished.release()
+
+    start = time.perf_counter()
+    for prompt in prompts:
+        manager.submit(prompt, output, deliver, streaming=True, end_ids=[-1])
+    deadline = start + _TIMEOUT_SECONDS
+    for _ in prompts:
+        if not finished.acquire(timeout=max(deadline - time.perf_counter(), 0.0)):
+            raise InflightError(f"{len(prompts)} requests did not finish within {_TIMEOUT_SECONDS:.0f} s")
+    if errors:
+        raise errors[0]
+    return timeline
