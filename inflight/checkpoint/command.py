@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from inflight.checkpoint.convert import DTYPES, convert_checkpoint
+from inflight.checkpoint.convert import convert_checkpoint
+from inflight.checkpoint.weight_types import DEFAULT_GROUP_SIZE, DTYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of the weights; auto keeps the source's (default); int8 is per channel, int4 by groups",
     )
     parser.add_argument(
-        "--group-size", type=int, default=32, help="columns that share an int4 scale and minimum (default 32)"
+        "--group-size",
+        type=int,
+        default=DEFAULT_GROUP_SIZE,
+        help="columns that share an int4 scale and minimum (default %(default)s)",
     )
 
 

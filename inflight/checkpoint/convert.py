@@ -8,15 +8,15 @@ from typing import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from inflight.checkpoint.config import FORMAT, WEIGHT_DTYPES, ModelConfig
+from inflight.checkpoint import canonical
+from inflight.checkpoint.config import FORMAT, ModelConfig
 from inflight.checkpoint.matrix import SAFETENSORS_DTYPES, MatrixType, widest
 from inflight.checkpoint.output_directory import staged_directory
 from inflight.checkpoint.safetensors import SafetensorsWriter, TensorRegion
 from inflight.checkpoint.source import ModelSource, SourceMatrix
+from inflight.checkpoint.weight_types import DEFAULT_GROUP_SIZE, check_dtype, embedding_type, linear_type
 from inflight.errors import InflightError
 
-DTYPES = ("auto", *WEIGHT_DTYPES)
-EMBEDDING_GROUP_SIZE = 32
 _CHUNK_VALUES = 4 * 1024 * 1024  # values in flight: 16 MiB as float32, and a few temporaries of that size
 
 
@@ -55,7 +55,11 @@ class OutputVector:
 
 
 def convert_checkpoint(
-    source: Path | str, out: Path | str, dtype: str = "auto", progress: bool = True, group_size: int = 32
+    source: Path | str,
+    out: Path | str,
+    dtype: str = "auto",
+    progress: bool = True,
+    group_size: int = DEFAULT_GROUP_SIZE,
 ) -> ModelConfig:
     """Converts a model to the checkpoint that docs/architecture.md describes.
 
@@ -66,19 +70,14 @@ def convert_checkpoint(
         source: a Hugging Face directory with safetensors weights, or a GGUF file.
         out: directory to make; an earlier checkpoint there is replaced.
         dtype: type of all matrices. "auto" keeps each one's own (GGUF's Q4_0, Q4_1, Q4_K and Q8_0 without
-            loss; Q5_K and Q6_K as int8 in groups of 32). "int8" is per channel from floating point; "int4"
-            leaves embedding and lm_head at int8 in groups of 32, where 4 bits would cost most. A matrix
-            that the source already holds in the wanted type, or in int4 or int8 where the embedding is
-            concerned, is carried over without loss.
+            loss; Q5_K and Q6_K as int8 in groups of 32). "int8" is per channel from floating point. "int4"
+            leaves embedding and lm_head at int8 in groups of 32. See weight_types.
         progress: draws a progress bar on stderr.
         group_size: columns that share a scale and a minimum in "int4" from wider sources.
     Raises:
         InflightError: the source is not a supported model, or is damaged, or `out` cannot be written.
     """
-    if dtype not in DTYPES:
-        raise InflightError(f"dtype is {dtype}; expected one of {', '.join(DTYPES)}")
-    if group_size < 2 or group_size % 2:
-        raise InflightError(f"group size is {group_size}; expected an even number of columns")
+    check_dtype(dtype, group_size)
     model = open_source(Path(source))
     config = model.config if dtype == "auto" else dataclasses.replace(model.config, dtype=dtype)
     matrices = list(_plan_matrices(model, dtype, group_size))
@@ -117,81 +116,38 @@ def open_source(path: Path) -> ModelSource:
 
 def _plan_matrices(model: ModelSource, dtype: str, group_size: int) -> Iterator[OutputMatrix]:
     config = model.config
-    hidden, attention, kv = config.hidden_size, config.attention_size, config.num_key_value_heads * config.head_size
-    fused = {
-        "attention.qkv": ({"q": attention, "k": kv, "v": kv}, hidden),
-        "attention.dense": ({"dense": hidden}, attention),
-        "mlp.gate_up": ({"gate": config.intermediate_size, "up": config.intermediate_size}, hidden),
-        "mlp.down": ({"down": hidden}, config.intermediate_size),
-    }
-    embeddings = {"transformer.vocab_embedding": model.embedding_name}
-    if not config.tie_word_embeddings:
-        embeddings["lm_head"] = model.lm_head_name
-    for name, source_name in embeddings.items():
-        parts = [model.matrix(source_name, config.vocab_size, hidden)]
-        yield OutputMatrix(name, parts, _embedding_type(parts[0], dtype))
+    source_names = {canonical.EMBEDDING: model.embedding_name, canonical.LM_HEAD: model.lm_head_name}
+    for name in canonical.embeddings(config):
+        part = model.matrix(source_names[name], config.vocab_size, config.hidden_size)
+        yield OutputMatrix(name, [part], embedding_type(part.name, part.type, part.shape[1], dtype))
     for layer in range(config.num_hidden_layers):
-        for name, (rows, columns) in fused.items():
-            parts = [model.matrix(model.part_name(layer, part), rows[part], columns) for part in rows]
-            yield OutputMatrix(
-                f"transformer.layers.{layer}.{name}", parts, _linear_type(parts, dtype, group_size)
-            )
+        for name, part_names in canonical.LINEAR_PARTS.items():
+            parts = [
+                model.matrix(model.part_name(layer, part), *canonical.part_shape(config, part)) for part in part_names
+            ]
+            source_type = widest([part.type for part in parts])
+            target = linear_type(parts[0].name, source_type, parts[0].shape[1], dtype, group_size)
+            yield OutputMatrix(canonical.layer_prefix(layer) + name, parts, target)
 
 
 def _plan_vectors(model: ModelSource) -> Iterator[OutputVector]:
     config = model.config
-    hidden, attention, kv = config.hidden_size, config.attention_size, config.num_key_value_heads * config.head_size
-    norms = {"input_layernorm": ("input", hidden), "post_layernorm": ("post", hidden)}
-    if config.qk_norm:
-        norms["attention.q_layernorm"] = ("q", config.head_size)
-        norms["attention.k_layernorm"] = ("k", config.head_size)
-    biases: dict[str, dict[str, int]] = {}
-    if config.qkv_bias:
-        biases["attention.qkv"] = {"q": attention, "k": kv, "v": kv}
-    if config.dense_bias:
-        biases["attention.dense"] = {"dense": hidden}
-    if config.mlp_bias:
-        biases["mlp.gate_up"] = {"gate": config.intermediate_size, "up": config.intermediate_size}
-        biases["mlp.down"] = {"down": hidden}
     for layer in range(config.num_hidden_layers):
-        prefix = f"transformer.layers.{layer}"
-        for name, (norm, size) in norms.items():
-            yield _read_vector(model, f"{prefix}.{name}.weight", {model.norm_name(layer, norm): size})
-        for name, sizes in biases.items():
-            parts = {f"{model.part_name(layer, part)}.bias": size for part, size in sizes.items()}
-            yield _read_vector(model, f"{prefix}.{name}.bias", parts)
-    yield _read_vector(model, "transformer.ln_f.weight", {model.final_norm_name: hidden})
+        prefix = canonical.layer_prefix(layer)
+        for name, size in canonical.norm_sizes(config).items():
+            yield _read_vector(model, f"{prefix}{name}.weight", {model.norm_name(layer, canonical.NORMS[name]): size})
+        for name in canonical.biased_linears(config):
+            sizes = {
+                f"{model.part_name(layer, part)}.bias": canonical.part_shape(config, part)[0]
+                for part in canonical.LINEAR_PARTS[name]
+            }
+            yield _read_vector(model, f"{prefix}{name}.bias", sizes)
+    yield _read_vector(model, canonical.FINAL_NORM, {model.final_norm_name: config.hidden_size})
 
 
 def _read_vector(model: ModelSource, name: str, sizes: dict[str, int]) -> OutputVector:
     values = np.concatenate([model.vector(source, size) for source, size in sizes.items()])
     return OutputVector(name, list(sizes), values)
-
-
-def _linear_type(parts: list[SourceMatrix], dtype: str, group_size: int) -> MatrixType:
-    columns = parts[0].shape[1]
-    source = widest([part.type for part in parts])
-    if dtype in ("auto", source.dtype):
-        return source
-    if dtype == "int8":
-        return MatrixType("int8", source.group_size or columns)
-    if dtype == "int4":
-        if columns % group_size:
-            raise InflightError(
-                f"{parts[0].name} has {columns} columns, which groups of {group_size} do not divide: "
-                "choose another --group-size or --dtype int8"
-            )
-        return MatrixType("int4", group_size, has_minimum=True)
-    return MatrixType(dtype)
-
-
-def _embedding_type(part: SourceMatrix, dtype: str) -> MatrixType:
-    if dtype != "int4":
-        return _linear_type([part], dtype, EMBEDDING_GROUP_SIZE)
-    if part.type.is_quantized:
-        return part.type
-    columns = part.shape[1]
-    return MatrixType("int8", columns if columns % EMBEDDING_GROUP_SIZE else EMBEDDING_GROUP_SIZE)
 
 
 def _write_matrix(writer: SafetensorsWriter, matrix: OutputMatrix, bar: tqdm) -> None:

@@ -9,9 +9,6 @@ import numpy as np
 from inflight.checkpoint.config import ModelConfig
 from inflight.checkpoint.matrix import Matrix, MatrixType
 
-# The linear maps of one decoder layer, by the names that sources and the converter share.
-LAYER_PARTS = ("q", "k", "v", "dense", "gate", "up", "down")
-
 
 @dataclass(frozen=True)
 class SourceMatrix:
@@ -36,10 +33,10 @@ class ModelSource(Protocol):
     lm_head_name: str
 
     def part_name(self, layer: int, part: str) -> str:
-        """Name, less ".weight" or ".bias", of one of LAYER_PARTS."""
+        """Name, less ".weight" or ".bias", of a part of canonical.LINEAR_PARTS."""
 
     def norm_name(self, layer: int, norm: str) -> str:
-        """Name of "input", "post", "q" or "k" norm's tensor."""
+        """Name of the tensor of one of canonical.NORMS' values."""
 
     def matrix(self, name: str, rows: int, columns: int) -> SourceMatrix:
         """A matrix of known shape."""

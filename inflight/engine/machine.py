@@ -1,0 +1,62 @@
+"""How much of this machine the process may use."""
+
+import os
+from pathlib import Path
+
+
+def num_cpus() -> int:
+    """CPUs that this process may run on; the engine starts a thread on each."""
+    return len(os.sched_getaffinity(0))
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be taken without swapping: the least of what the kernel and the control groups leave.
+
+    root: where proc and sys are.
+    """
+    return min([_mem_available(root), *_cgroup_available(root)])
+
+
+def _mem_available(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cgroup_available(root: Path) -> list[int]:
+    """What each control group above this process leaves of its limit, version 2 or 1.
+
+    Page cache that the kernel would drop first does not count as used.
+    """
+    mount = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    available = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            group, files = mount, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            group = mount / "memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # Inside a container the path may be the host's; the container's own group is then the mount itself
+        for depth in Path(path.lstrip("/")), *Path(path.lstrip("/")).parents:
+            left = _left(group / depth, *files)
+            if left is not None:
+                available.append(left)
+    return available
+
+
+def _left(group: Path, limit_file: str, usage_file: str, cache_key: str) -> int | None:
+    try:
+        limit = int((group / limit_file).read_text())
+        usage = int((group / usage_file).read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+    return max(0, limit - usage + int(statistics.get(cache_key, 0)))

@@ -1,0 +1,71 @@
+"""Bytes that an engine's parts take. The one place in Python that mirrors what the C++ engine allocates."""
+
+import numpy as np
+
+from inflight.checkpoint import canonical
+from inflight.checkpoint.config import ModelConfig
+from inflight.checkpoint.matrix import MatrixType
+
+_FLOAT_BYTES = 4
+_ALIGNMENT = 64
+
+
+def kv_bytes_per_token(model: ModelConfig) -> int:
+    """Keys and values, float32, of all layers (backend/engine/cpu/kv_cache_storage.h)."""
+    return 2 * _FLOAT_BYTES * model.num_hidden_layers * model.num_key_value_heads * model.head_size
+
+
+def blocks_for(tokens: int, tokens_per_block: int) -> int:
+    return -(-tokens // tokens_per_block)
+
+
+def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: int, num_threads: int) -> int:
+    """What ForwardPass and LinearInput allocate (backend/engine/cpu/forward.cc, kernels/linear_input.cc)."""
+    floats_per_token = (
+        2 * model.hidden_size  # hidden, normed
+        + model.qkv_size
+        + model.attention_size
+        + 3 * model.intermediate_size  # gate and up, activated
+        + model.head_size  # cos, sin
+    )
+    columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
+    quantized_per_token = (columns + 31) + 2 * _FLOAT_BYTES * (columns // 16 + 1)  # int8 values; scales, sums
+    attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
+    scratch_per_thread = _FLOAT_BYTES * attention_rows * (64 + 2 * model.head_size + 2)
+    return (
+        max_num_tokens * (_FLOAT_BYTES * floats_per_token + quantized_per_token)
+        + max_batch_size * _FLOAT_BYTES * model.vocab_size  # logits
+        + num_threads * scratch_per_thread
+    )
+
+
+def vector_bytes(model: ModelConfig) -> int:
+    """Norm weights and biases, float32."""
+    return _FLOAT_BYTES * sum(canonical.vector_sizes(model).values())
+
+
+def packed_bytes(matrix_type: MatrixType, rows: int, columns: int, half_scales: bool = False) -> int:
+    """Size of inflight._native.pack_matrix's blob (backend/engine/cpu/packed_layout.h).
+
+    half_scales: all scales and minimums are exact in float16, which the layout makes use of.
+    """
+    row_blocks = -(-rows // 16)
+    if not matrix_type.is_quantized:
+        element_bytes = 4 if matrix_type.dtype == "float32" else 2
+        return _ALIGNMENT + row_blocks * _round_up(columns * 16 * element_bytes)
+    groups = columns // matrix_type.group_size
+    segments = -(-matrix_type.group_size // 32)
+    segment_columns = -(-matrix_type.group_size // segments // 8) * 8
+    scale_bytes = groups * 16 * (2 if half_scales else 4) * (2 if matrix_type.has_minimum else 1)
+    weight_bytes = groups * segments * segment_columns * 16 // (2 if matrix_type.dtype == "int4" else 1)
+    return _ALIGNMENT + row_blocks * _round_up(_round_up(scale_bytes) + weight_bytes)
+
+
+def are_half(values: np.ndarray) -> bool:
+    """Whether float32 values are exact in float16."""
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float16).astype(np.float32) == values).all())
+
+
+def _round_up(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
