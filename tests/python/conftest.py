@@ -81,3 +81,40 @@ def make_engine(tmp_path_factory) -> Callable[..., Path]:
         return out
 
     return lambda source, dtype="auto", **options: engine(source, dtype, tuple(sorted(options.items())))
+
+
+@pytest.fixture(scope="session")
+def make_repository(tmp_path_factory) -> Callable[..., Path]:
+    """make_repository(engine, **template_overrides): a model repository of its own."""
+    from inflight.repository.generate import generate_repository
+
+    def make(engine: Path, **overrides) -> Path:
+        out = tmp_path_factory.mktemp("repositories") / "repository"
+        generate_repository(engine, out, **overrides)
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smollm2_server(smollm2_engine, make_repository):
+    """A running server: SmolLM2 as converted from GGUF, all five models."""
+    from inflight.launcher.server import TritonServer
+
+    with TritonServer(make_repository(smollm2_engine())) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_server_engine(tiny_engine) -> Path:
+    """As fast as the server around it: what tiny_server serves."""
+    return tiny_engine("llama", max_batch_size=64, max_num_tokens=256, max_seq_len=128, tokens_per_block=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_server_engine, make_repository):
+    """A running server over tiny_server_engine, all five models."""
+    from inflight.launcher.server import TritonServer
+
+    with TritonServer(make_repository(tiny_server_engine)) as server:
+        yield server
