@@ -16,8 +16,7 @@ std::string Parameters::raw(const std::string& name) const {
 
 std::optional<std::string> Parameters::text(const std::string& name) const {
   std::string value = raw(name);
-  const bool unfilled = value.starts_with("${") && value.ends_with("}");
-  if (value.empty() || unfilled) return std::nullopt;
+  if (value.empty() || value.starts_with("${")) return std::nullopt;
   return value;
 }
 

@@ -11,8 +11,8 @@
 
 namespace inflight::triton {
 
-// The `parameters` of a config.pbtxt: name → string_value. A value of "" and an unfilled "${variable}" of
-// a template count as absent.
+// The `parameters` of a config.pbtxt: name → string_value. A value of "" and a template variable left unfilled,
+// "${…", count as absent.
 class Parameters {
  public:
   Parameters(const nlohmann::json& config, std::filesystem::path file);

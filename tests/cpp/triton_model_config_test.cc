@@ -1,0 +1,124 @@
+#include "triton/model_config.h"
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "check.h"
+
+using namespace inflight;
+using namespace inflight::triton;
+
+namespace {
+
+const std::filesystem::path kEngine = std::filesystem::temp_directory_path();
+const std::filesystem::path kModel = "/repository/tensorrt_llm";
+
+nlohmann::json document(const std::map<std::string, std::string>& parameters) {
+  nlohmann::json config = {{"max_batch_size", 8}, {"parameters", {{"gpt_model_path", {{"string_value", kEngine.string()}}}}}};
+  for (const auto& [name, value] : parameters) config["parameters"][name] = {{"string_value", value}};
+  return config;
+}
+
+ModelConfig parse(const std::map<std::string, std::string>& parameters) {
+  return parse_model_config(document(parameters).dump(), kModel);
+}
+
+EngineInfo engine_info() {
+  EngineInfo info{};
+  info.max_batch_size = 8;
+  info.max_seq_len = 1024;
+  return info;
+}
+
+}  // namespace
+
+TEST(empty_and_unfilled_values_are_defaults) {
+  const auto config = parse({{"max_beam_width", "${max_beam_width}"},
+                             {"enable_chunked_context", ""},
+                             {"exclude_input_in_output", "${exclude_input_in_output | default('true')}"},
+                             {"max_tokens_in_paged_kv_cache", "${max_tokens_in_paged_kv_cache}"}});
+  CHECK(config.batch_manager.enable_chunked_context);
+  CHECK(!config.exclude_input_in_output);
+  CHECK(!config.engine.max_tokens_in_kv_cache);
+  CHECK(!config.decoupled);
+  CHECK_EQ(config.batch_manager.max_queue_size, 0);
+  CHECK_EQ(config.batch_manager.max_responses_per_second, kDefaultMaxResponsesPerSecond);
+}
+
+TEST(values_are_typed) {
+  auto json = document({{"enable_chunked_context", "False"},
+                        {"exclude_input_in_output", "1"},
+                        {"max_tokens_in_paged_kv_cache", "2560"},
+                        {"max_responses_per_second", "0"}});
+  json["model_transaction_policy"] = {{"decoupled", true}};
+  json["dynamic_batching"] = {{"default_queue_policy", {{"max_queue_size", 7}}}};
+  const auto config = parse_model_config(json.dump(), kModel);
+  CHECK(!config.batch_manager.enable_chunked_context);
+  CHECK(config.exclude_input_in_output);
+  CHECK_EQ(*config.engine.max_tokens_in_kv_cache, 2560);
+  CHECK_EQ(config.batch_manager.max_responses_per_second, 0);
+  CHECK_EQ(config.batch_manager.max_queue_size, 7);
+  CHECK(config.decoupled);
+}
+
+TEST(a_value_of_the_wrong_type_is_refused_by_file_and_name) {
+  CHECK_ERROR(parse({{"enable_chunked_context", "maybe"}}), ErrorCode::kInvalidArgument,
+              "/repository/tensorrt_llm/config.pbtxt: parameter enable_chunked_context is \"maybe\"; it must be true or false");
+  CHECK_ERROR(parse({{"max_tokens_in_paged_kv_cache", "10k"}}), ErrorCode::kInvalidArgument, "is \"10k\"; it must be an integer");
+  CHECK_ERROR(parse({{"max_responses_per_second", "-1"}}), ErrorCode::kInvalidArgument, "is \"-1\"");
+}
+
+TEST(both_in_flight_batching_names_are_accepted_and_v1_is_not) {
+  parse({{"gpt_model_type", "inflight_fused_batching"}});
+  parse({{"gpt_model_type", "inflight_batching"}});
+  CHECK_ERROR(parse({{"gpt_model_type", "v1"}}), ErrorCode::kUnsupported, "gpt_model_type is \"v1\"");
+}
+
+TEST(what_is_not_served_is_refused_by_name) {
+  const std::map<std::string, std::string> values = {
+      {"max_beam_width", "4"},         {"batch_scheduler_policy", "max_utilization"}, {"kv_cache_host_memory_bytes", "100"},
+      {"enable_kv_cache_reuse", "true"}, {"decoding_mode", "medusa"},                 {"medusa_choices", "{0}"},
+      {"eagle_choices", "{0}"},        {"sink_token_length", "4"},                    {"encoder_model_path", "/encoder"},
+      {"participant_ids", "0,1"},      {"cross_kv_cache_fraction", "0.5"},
+  };
+  for (const auto& [name, value] : values) CHECK_ERROR(parse({{name, value}}), ErrorCode::kUnsupported, "parameter " + name);
+}
+
+TEST(upstreams_documented_values_are_accepted) {
+  parse({{"max_beam_width", "1"}, {"batch_scheduler_policy", "guaranteed_no_evict"}, {"enable_kv_cache_reuse", "False"},
+         {"decoding_mode", "top_k_top_p"}, {"kv_cache_free_gpu_mem_fraction", "0.5"}, {"gpu_device_ids", "0"},
+         {"FORCE_CPU_ONLY_INPUT_TENSORS", "no"}});
+}
+
+TEST(the_engine_directory_is_required) {
+  nlohmann::json json = {{"max_batch_size", 8}};
+  CHECK_ERROR(parse_model_config(json.dump(), kModel), ErrorCode::kInvalidArgument, "gpt_model_path is missing");
+  CHECK_ERROR(parse({{"gpt_model_path", "${engine_dir}"}}), ErrorCode::kInvalidArgument,
+              "gpt_model_path is \"${engine_dir}\", an unfilled template variable");
+  CHECK_ERROR(parse({{"gpt_model_path", "/does/not/exist"}}), ErrorCode::kNotFound, "\"/does/not/exist\", which is not a directory");
+}
+
+TEST(several_instances_are_refused) {
+  auto json = document({});
+  json["instance_group"] = {{{"count", 1}}};
+  parse_model_config(json.dump(), kModel);
+  json["instance_group"] = {{{"count", 2}}};
+  CHECK_ERROR(parse_model_config(json.dump(), kModel), ErrorCode::kUnsupported, "2 instances");
+}
+
+TEST(a_batch_size_above_the_engines_names_both_files_and_values) {
+  auto config = parse({});
+  check_against_engine(config, engine_info());
+  config.max_batch_size = 9;
+  CHECK_ERROR(check_against_engine(config, engine_info()), ErrorCode::kInvalidArgument,
+              "config.pbtxt: max_batch_size is 9, but " + (kEngine / "config.json").string() + " was built for 8");
+}
+
+TEST(an_attention_window_that_never_binds_is_accepted) {
+  check_against_engine(parse({{"max_attention_window_size", "1024,2048"}}), engine_info());
+  CHECK_ERROR(check_against_engine(parse({{"max_attention_window_size", "1024,512"}}), engine_info()), ErrorCode::kUnsupported,
+              "max_attention_window_size holds 512");
+}
+
+TEST_MAIN()
