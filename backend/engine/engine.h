@@ -86,7 +86,7 @@ class Engine {
 // What may differ between two servers of one engine directory.
 struct EngineOptions {
   int32_t num_threads = 0;  // CPU engine; 0 → the CPUs that this process may use
-  std::optional<int64_t> max_tokens_in_kv_cache;    // overrides build_config.kv_cache_bytes
+  std::optional<int64_t> max_tokens_in_kv_cache = std::nullopt;  // overrides build_config.kv_cache_bytes
 };
 
 // Loads the engine in `directory` (config.json + rank0.*) for the device that its config names.

@@ -21,9 +21,9 @@ struct RopeConfig {
   double high_freq_factor = 0.0;                 // llama3
   double beta_fast = 32.0;                       // yarn, and so all below
   double beta_slow = 1.0;
-  std::optional<double> attention_factor;
-  std::optional<double> mscale;
-  std::optional<double> mscale_all_dim;
+  std::optional<double> attention_factor = std::nullopt;
+  std::optional<double> mscale = std::nullopt;
+  std::optional<double> mscale_all_dim = std::nullopt;
   bool truncate = true;
 };
 

@@ -38,8 +38,8 @@ inline void fail(const char* file, int line, const std::string& what) {
   if (!(condition)) inflight::test::fail(__FILE__, __LINE__, "CHECK(" #condition ") failed")
 
 #define CHECK_EQ(a, b)                                                                          \
-  if (const auto& a_ = (a); true)                                                               \
-    if (const auto& b_ = (b); !(a_ == b_))                                                      \
+  if (const auto a_ = (a); true)                                                                \
+    if (const auto b_ = (b); !(a_ == b_))                                                       \
     inflight::test::fail(__FILE__, __LINE__, inflight::concat(#a " == " #b ": ", a_, " != ", b_))
 
 // The statement throws inflight::Error with this code and a message that contains `text`.

@@ -181,6 +181,7 @@ void CpuEngine::drive() {
 StepOutput CpuEngine::run(const Step& step) {
   for (const BlockCopy& copy : step.copies) cache_.copy_block(copy.source, copy.destination);
   make_batch(step);
+  if (batch_.rows.empty()) return {};
   for (const SequenceSlice& slice : step.sequences)
     if (slice.samples) previous_tokens_[slice.slot] = kNoToken;  // until the step has succeeded
   StepOutput output = forward_.run(batch_, sampler_);

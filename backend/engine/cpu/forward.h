@@ -42,7 +42,7 @@ struct Batch {
 };
 
 // The model of the Llama family: from a batch's token ids to sampled tokens. All buffers are made by the
-// constructor for the build's largest batch; a batch must respect its limits and name valid ids.
+// constructor for the build's largest batch; a batch must not be empty, respect its limits and name valid ids.
 class ForwardPass {
  public:
   ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool, Isa isa);

@@ -1,0 +1,148 @@
+#include "engine/cpu/kernels/operations.h"
+
+#include <random>
+
+#include "check.h"
+
+using namespace inflight;
+using namespace inflight::cpu;
+
+namespace {
+
+std::vector<Isa> isas() {
+  std::vector<Isa> result;
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512})
+    if (supports(isa)) result.push_back(isa);
+  return result;
+}
+
+std::vector<float> random_floats(size_t count, std::mt19937& generator, float deviation = 1) {
+  std::normal_distribution<float> distribution(0, deviation);
+  std::vector<float> values(count);
+  for (float& value : values) value = distribution(generator);
+  return values;
+}
+
+constexpr int64_t kSizes[] = {1, 2, 15, 16, 17, 64, 100};
+
+}  // namespace
+
+TEST(rms_norm_of_any_size) {
+  std::mt19937 generator(1);
+  for (const Isa isa : isas())
+    for (const int64_t size : kSizes) {
+      std::vector<float> x = random_floats(size, generator), weight = random_floats(size, generator);
+      double squares = 0;
+      for (const float value : x) squares += double(value) * value;
+      std::vector<float> expected(size);
+      for (int64_t i = 0; i < size; ++i) expected[i] = x[i] / std::sqrt(squares / size + 1e-5) * weight[i];
+      operations(isa).rms_norm(x.data(), weight.data(), 1e-5f, size, x.data());
+      for (int64_t i = 0; i < size; ++i) CHECK(std::abs(x[i] - expected[i]) <= 1e-6f * (1 + std::abs(expected[i])));
+    }
+}
+
+TEST(silu_and_multiply_of_any_size_and_magnitude) {
+  std::mt19937 generator(2);
+  for (const Isa isa : isas())
+    for (const float magnitude : {0.01f, 1.0f, 30.0f, 1e4f})
+      for (const int64_t size : kSizes) {
+        const std::vector<float> gate_up = random_floats(2 * size, generator, magnitude);
+        std::vector<float> y(size);
+        operations(isa).silu_and_multiply(gate_up.data(), size, y.data());
+        for (int64_t i = 0; i < size; ++i) {
+          const double gate = gate_up[i];
+          const double expected = gate / (1 + std::exp(-gate)) * gate_up[size + i];
+          CHECK(std::abs(y[i] - expected) <= 1e-6 * std::abs(expected) + 1e-28);
+        }
+      }
+}
+
+TEST(silu_of_what_is_not_a_number_is_not_a_number) {
+  const float gate_up[] = {NAN, 1};
+  for (const Isa isa : isas()) {
+    float y;
+    operations(isa).silu_and_multiply(gate_up, 1, &y);
+    CHECK(std::isnan(y));
+  }
+}
+
+TEST(rotate_turns_pairs_half_a_head_apart) {
+  std::mt19937 generator(3);
+  for (const Isa isa : isas())
+    for (const int64_t half : kSizes) {
+      const std::vector<float> x = random_floats(3 * 2 * half, generator);
+      const std::vector<float> cos = random_floats(half, generator), sin = random_floats(half, generator);
+      std::vector<float> y = x;
+      operations(isa).rotate(y.data(), 3, cos.data(), sin.data(), half);
+      for (int64_t head = 0; head < 3; ++head)
+        for (int64_t i = 0; i < half; ++i) {
+          const int64_t first = head * 2 * half + i, second = first + half;
+          CHECK(std::abs(y[first] - (x[first] * cos[i] - x[second] * sin[i])) < 1e-5);
+          CHECK(std::abs(y[second] - (x[second] * cos[i] + x[first] * sin[i])) < 1e-5);
+        }
+    }
+}
+
+// Every instruction set against the definition, over shapes that leave remainders everywhere.
+TEST(attention_over_paged_keys_and_values) {
+  std::mt19937 generator(4);
+  const auto any = [&](int32_t least, int32_t most) { return least + int32_t(generator() % (most - least + 1)); };
+  for (int round = 0; round < 300; ++round) {
+    const int32_t head_size = any(1, 70), group_size = any(1, 7), tokens_per_block = 1 << any(0, 8);
+    const int32_t num_tokens = any(1, kMaxAttentionRows / group_size), first_position = any(0, 200);
+    const int32_t window = any(0, 1) * any(1, 250);
+    const int32_t length = first_position + num_tokens, num_blocks = (length + tokens_per_block - 1) / tokens_per_block;
+
+    const int64_t values_offset = int64_t(head_size) * tokens_per_block, block_stride = 2 * values_offset;
+    std::vector<float> cache(block_stride * num_blocks, NAN);
+    std::vector<int32_t> block_ids(num_blocks);
+    for (int32_t i = 0; i < num_blocks; ++i) block_ids[i] = num_blocks - 1 - i;
+    const std::vector<float> keys = random_floats(length * head_size, generator);
+    const std::vector<float> values = random_floats(length * head_size, generator);
+    for (int32_t i = 0; i < length; ++i) {
+      float* block = cache.data() + block_ids[i / tokens_per_block] * block_stride;
+      for (int32_t j = 0; j < head_size; ++j) {
+        block[j * tokens_per_block + i % tokens_per_block] = keys[i * head_size + j];
+        block[values_offset + i % tokens_per_block * head_size + j] = values[i * head_size + j];
+      }
+    }
+    const int64_t stride = group_size * head_size + 3;
+    const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
+    for (const Isa isa : isas()) {
+      std::vector<float> output(num_tokens * stride, 77), scratch(attention_scratch_size(kMaxAttentionRows, head_size));
+      operations(isa).attention({.queries = queries.data(),
+                                 .output = output.data(),
+                                 .query_stride = stride,
+                                 .output_stride = stride,
+                                 .num_tokens = num_tokens,
+                                 .group_size = group_size,
+                                 .head_size = head_size,
+                                 .first_position = first_position,
+                                 .window = window,
+                                 .scale = 0.3f,
+                                 .cache = cache.data(),
+                                 .block_stride = block_stride,
+                                 .block_ids = block_ids.data(),
+                                 .tokens_per_block = tokens_per_block,
+                                 .scratch = scratch.data()});
+      for (int32_t token = 0; token < num_tokens; ++token)
+        for (int32_t head = 0; head < group_size; ++head) {
+          const float* query = queries.data() + token * stride + head * head_size;
+          const int32_t position = first_position + token;
+          const int32_t first = window > 0 ? std::max(0, position - window + 1) : 0;
+          double sum = 0;
+          std::vector<double> expected(head_size);
+          for (int32_t i = first; i <= position; ++i) {
+            double score = 0;
+            for (int32_t j = 0; j < head_size; ++j) score += 0.3 * query[j] * keys[i * head_size + j];
+            sum += std::exp(score);
+            for (int32_t j = 0; j < head_size; ++j) expected[j] += std::exp(score) * values[i * head_size + j];
+          }
+          for (int32_t j = 0; j < head_size; ++j)
+            CHECK(std::abs(output[token * stride + head * head_size + j] - expected[j] / sum) < 2e-5);
+        }
+    }
+  }
+}
+
+TEST_MAIN()
