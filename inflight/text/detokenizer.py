@@ -77,7 +77,9 @@ class _Table(dict):
         self._token_bytes = token_bytes
 
     def __missing__(self, token: int) -> bytes | None:
-        piece = self[token] = self._token_bytes(token)
+        piece = self._token_bytes(token)
+        if piece is not None:  # ids outside the vocabulary are without number
+            self[token] = piece
         return piece
 
 

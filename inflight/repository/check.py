@@ -1,0 +1,119 @@
+"""What can be wrong with a model repository, found before tritonserver starts: half-filled templates, paths that
+do not exist, and files that disagree. Upstream's repositories pass as ours do."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from inflight.errors import InflightError
+from inflight.repository.engine_values import engine_vocab_size
+from inflight.repository.parameters import is_unfilled
+from inflight.repository.template import template_variables
+from inflight.text import Tokenizer
+
+_GENERATION_BACKENDS = ("inflight", "tensorrtllm")
+# Parameters without which a model cannot start, and the template variable that fills each.
+_ENGINE_PATH = ("gpt_model_path", "engine_dir")
+_TOKENIZER_PATH = ("tokenizer_dir", "tokenizer_dir")
+
+
+@dataclass(frozen=True)
+class _Model:
+    file: Path
+    config: ModelConfig
+
+    @property
+    def generates(self) -> bool:
+        return self.config.backend in _GENERATION_BACKENDS
+
+    def parameter(self, name: str) -> str:
+        """The value of a parameter, "" where it is unfilled."""
+        value = self.config.parameters[name].string_value if name in self.config.parameters else ""
+        return "" if is_unfilled(value) else value
+
+
+def check_repository(path: str | Path) -> None:
+    """Raises InflightError that names, for everything that is wrong, the file, the variable and the values."""
+    files = sorted(Path(path).glob("*/config.pbtxt"))
+    if not files:
+        raise InflightError(f"{path} is not a model repository: no directory in it has a config.pbtxt")
+    _raise(problem for file in files for problem in _unfilled(file))
+    models = {file.parent.name: _Model(file, _parse(file)) for file in files}
+    _raise(problem for model in models.values() for problem in _bad_paths(model))
+    _raise(problem for model in models.values() for problem in _bad_references(model, models))
+    _raise(_tokenizers_beyond_vocabulary(models))
+
+
+def _raise(problems: Iterator[str]) -> None:
+    if problems := list(problems):
+        raise InflightError("\n".join(problems))
+
+
+def _unfilled(file: Path) -> Iterator[str]:
+    """Variables that Triton itself would have to read."""
+    for variable in template_variables(file.read_text()):
+        if variable.read_by_triton:
+            value = "a value" if variable.default is None else f"a value (its default is {variable.default})"
+            yield f"{file}: ${{{variable.name}}} is unfilled; give it {value} with tools/fill_template.py"
+
+
+def _parse(file: Path) -> ModelConfig:
+    try:
+        return text_format.Parse(file.read_text(), ModelConfig(), allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise InflightError(f"{file}: line {error} (not a valid model configuration)") from error
+
+
+def _bad_paths(model: _Model) -> Iterator[str]:
+    required = []
+    if model.generates:
+        required.append(_ENGINE_PATH)
+    if _TOKENIZER_PATH[0] in model.config.parameters:
+        required.append(_TOKENIZER_PATH)
+    for parameter, variable in required:
+        value = model.parameter(parameter)
+        if not value:
+            yield f"{model.file}: parameter {parameter} (${{{variable}}}) is unfilled; it is required"
+        elif not Path(value).is_dir():
+            yield f"{model.file}: parameter {parameter} (${{{variable}}}) is {value}, a directory that does not exist"
+
+
+def _bad_references(model: _Model, models: Mapping[str, _Model]) -> Iterator[str]:
+    """Models that this one calls: they must be there, and take the same batches."""
+    for name in _called_models(model):
+        called = models.get(name)
+        if called is None:
+            yield f"{model.file}: calls the model {name}, which is not in the repository {model.file.parent.parent}"
+        elif called.config.max_batch_size != model.config.max_batch_size:
+            yield (
+                f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but "
+                f"{called.file} has {called.config.max_batch_size}; fill both with the same value"
+            )
+
+
+def _called_models(model: _Model) -> list[str]:
+    steps = [step.model_name for step in model.config.ensemble_scheduling.step]
+    if "tensorrt_llm_model_name" in model.config.parameters:  # tensorrt_llm_bls
+        steps += ["preprocessing", model.parameter("tensorrt_llm_model_name") or "tensorrt_llm", "postprocessing"]
+    return steps
+
+
+def _tokenizers_beyond_vocabulary(models: Mapping[str, _Model]) -> Iterator[str]:
+    """An engine's vocabulary may be larger than its tokenizer's (padding), but not smaller."""
+    engines = {model.parameter(_ENGINE_PATH[0]): model for model in models.values() if model.generates}
+    tokenizers = {model.parameter(_TOKENIZER_PATH[0]): model for model in models.values()}
+    for directory, model in tokenizers.items():
+        if not (Path(directory) / "tokenizer.json").is_file():
+            continue  # a model that needs it says so when it loads
+        size = Tokenizer(directory).vocab_size
+        for engine in engines:
+            vocab_size = engine_vocab_size(engine)
+            if size > vocab_size:
+                yield (
+                    f"{model.file}: the tokenizer {directory}/tokenizer.json has {size} tokens, but the engine "
+                    f"{engine}/config.json has a vocabulary of {vocab_size}: they belong to different models; set "
+                    "${tokenizer_dir} to the tokenizer of the engine's own model"
+                )

@@ -1,0 +1,81 @@
+"""`inflight repo`: the five models of model_templates/, every value filled."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import inflight
+from inflight.errors import InflightError
+from inflight.repository.engine_values import repository_values
+from inflight.repository.template import fill, template_variables
+
+MODELS = ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls")
+_CONFIG = "config.pbtxt"
+
+
+def generate_repository(engine: str | Path, out: str | Path, **template_overrides: object) -> Path:
+    """Writes the model repository that serves `engine` to the directory `out` and returns it.
+
+    template_overrides: template variables (see model_templates/) that are to differ from what the engine's
+    config.json and the templates' defaults say. `out` appears complete or not at all; an existing repository is
+    replaced, any other directory is refused. Raises InflightError.
+    """
+    values = repository_values(engine) | template_overrides
+    templates = find_templates()
+    _check_names(template_overrides, templates)
+    with _staged(Path(os.path.abspath(out))) as stage:
+        for model in MODELS:
+            shutil.copytree(templates / model, stage / model, ignore=shutil.ignore_patterns("__pycache__"))
+            _fill_config(stage / model / _CONFIG, values)
+    return Path(out)
+
+
+def find_templates() -> Path:
+    """The directory model_templates: of the installed package, or of the source tree around it."""
+    for package in map(Path, inflight.__path__):
+        for directory in (package / "model_templates", package.parent / "model_templates"):
+            if (directory / MODELS[0] / _CONFIG).is_file():
+                return directory
+    raise InflightError("model_templates is not in the installed inflight package: install it with `pip install .`")
+
+
+def _fill_config(path: Path, values: Mapping[str, object]) -> None:
+    filled = fill(path.read_text(), values, resolve_defaults=True)
+    if filled.unfilled:
+        names = ", ".join(variable.name for variable in filled.unfilled)
+        raise InflightError(f"{path.parent.name}/{path.name}: {names} must have a value")
+    path.write_text(filled.text)
+
+
+def _check_names(overrides: Mapping[str, object], templates: Path) -> None:
+    configs = [(templates / model / _CONFIG).read_text() for model in MODELS]
+    known = {variable.name for config in configs for variable in template_variables(config)}
+    if unknown := sorted(overrides.keys() - known):
+        raise InflightError(f"no such template variable: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A temporary directory beside `out` that takes its place when the block ends without an error."""
+    if out.exists() and not _is_replaceable(out):
+        raise InflightError(f"{out} exists and is not a model repository: remove it or choose another --out")
+    stage = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+        if out.exists():
+            out.rename(old)
+        stage.rename(out)
+    except OSError as error:
+        raise InflightError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_replaceable(out: Path) -> bool:
+    """Empty, or an earlier result: nothing but models of ours."""
+    return out.is_dir() and all(entry.name in MODELS and (entry / _CONFIG).is_file() for entry in out.iterdir())

@@ -1,0 +1,35 @@
+"""The parameters of a filled config.pbtxt, as a Python model finds them in its `model_config`."""
+
+from collections.abc import Mapping
+
+from inflight.errors import InflightError
+
+_TRUE = ("true", "1", "t", "y", "yes")
+_FALSE = ("false", "0", "f", "n", "no")
+
+
+def is_unfilled(value: str) -> bool:
+    """Whether a parameter's value stands for its default: empty, or a template variable left in place."""
+    return value == "" or value.startswith("${")
+
+
+def text_parameter(model_config: Mapping, name: str, default: str | None = None) -> str:
+    """The value of a parameter. Raises InflightError when it is unfilled and there is no default."""
+    value = model_config.get("parameters", {}).get(name, {}).get("string_value", "")
+    if not is_unfilled(value):
+        return value
+    if default is None:
+        raise InflightError(
+            f"model {model_config.get('name')}: parameter {name} is required; fill it in the model's config.pbtxt"
+        )
+    return default
+
+
+def flag_parameter(model_config: Mapping, name: str, default: bool) -> bool:
+    """A parameter that is true or false, in any of upstream's spellings. Raises InflightError for another value."""
+    value = text_parameter(model_config, name, default=str(default)).lower()
+    if value not in _TRUE + _FALSE:
+        raise InflightError(
+            f"model {model_config.get('name')}: parameter {name} is {value!r}; it takes {', '.join(_TRUE + _FALSE)}"
+        )
+    return value in _TRUE

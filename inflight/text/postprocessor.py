@@ -1,0 +1,41 @@
+"""What the postprocessing model does to one response: generated ids to text."""
+
+import numpy as np
+
+from inflight.text.detokenizer import Detokenizer
+
+
+class Postprocessor:
+    """Stateless: where a stream goes on is in each response's own tensors."""
+
+    def __init__(self, detokenizer: Detokenizer):
+        self._detokenizer = detokenizer
+
+    def __call__(
+        self,
+        tokens: np.ndarray,
+        sequence_lengths: np.ndarray,
+        preceding_ids: np.ndarray | None = None,
+        sequence_finished: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The texts, UTF-8 bytes objects shaped like sequence_lengths.
+
+        tokens: [batch, beams, n] or [beams, n]. sequence_lengths: [batch, beams] or [beams], how many of the n
+        tokens count. preceding_ids: [batch, 16] or [16], the ids before `tokens`, -1 for none.
+        sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence.
+        """
+        beams, width = tokens.shape[-2:]
+        rows = tokens.reshape(-1, width).tolist()
+        lengths = sequence_lengths.reshape(-1).tolist()
+        preceding = [()] * len(rows) if preceding_ids is None else _per_row(preceding_ids, beams)
+        finished = [True] * len(rows) if sequence_finished is None else sequence_finished.repeat(beams).tolist()
+        texts = np.empty(len(rows), np.object_)
+        for index, row in enumerate(rows):
+            text = self._detokenizer.decode(row[: max(0, lengths[index])], preceding[index], finished[index])
+            texts[index] = text.encode()
+        return texts.reshape(sequence_lengths.shape)
+
+
+def _per_row(preceding_ids: np.ndarray, beams: int) -> list[list[int]]:
+    rows = preceding_ids.reshape(-1, preceding_ids.shape[-1]).tolist()
+    return [[token for token in row if token >= 0] for row in rows for _ in range(beams)]

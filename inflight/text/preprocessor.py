@@ -1,0 +1,118 @@
+"""What the preprocessing model does to one request: strings to the id tensors that tensorrt_llm takes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from inflight.errors import InflightError
+from inflight.text.tokenizer import Tokenizer
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Preprocessor:
+    """Maps the input tensors of one preprocessing request to its output tensors; names and shapes are those of
+    model_templates/preprocessing/config.pbtxt, with the batch dimension. STRING tensors hold bytes objects."""
+
+    def __init__(self, tokenizer: Tokenizer, add_special_tokens: bool = True, vocab_size: int | None = None):
+        """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known."""
+        self._tokenizer = tokenizer
+        self._add_special_tokens = add_special_tokens
+        self._vocab_size = vocab_size or tokenizer.vocab_size
+        self._pad_id = tokenizer.pad_id or 0
+
+    def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
+        queries = inputs["QUERY"]
+        batch_size = len(queries)
+        pad_ids = inputs.get("PAD_ID")
+        if pad_ids is None:
+            pad_ids = np.full((batch_size, 1), self._pad_id, np.int32)
+        input_ids, input_lengths = self._encode_prompts(queries, "the prompt (text_input, QUERY)", pad_ids)
+        outputs = {
+            "INPUT_ID": input_ids,
+            "REQUEST_INPUT_LEN": input_lengths,
+            "REQUEST_OUTPUT_LEN": inputs["REQUEST_OUTPUT_LEN"],
+            "BAD_WORDS_IDS": self._word_lists(inputs, "BAD_WORDS_DICT", batch_size),
+            "STOP_WORDS_IDS": self._word_lists(inputs, "STOP_WORDS_DICT", batch_size),
+            "OUT_PAD_ID": pad_ids,
+        }
+        if "END_ID" in inputs:
+            outputs["OUT_END_ID"] = inputs["END_ID"]
+        if "DECODER_QUERY" in inputs:
+            outputs["DECODER_INPUT_ID"], outputs["REQUEST_DECODER_INPUT_LEN"] = self._encode_prompts(
+                inputs["DECODER_QUERY"], "decoder_text_input (DECODER_QUERY)", pad_ids
+            )
+        if "EMBEDDING_BIAS_WORDS" in inputs or "EMBEDDING_BIAS_WEIGHTS" in inputs:
+            outputs["EMBEDDING_BIAS"] = self._embedding_bias(inputs, batch_size)
+        if "PROMPT_TABLE_EXTRA_ID" in inputs:
+            # One id a token: the extra id for tokens of the prompt table, which lie beyond the vocabulary.
+            in_prompt_table = input_ids >= self._vocab_size
+            outputs["OUT_PROMPT_TABLE_EXTRA_IDS"] = in_prompt_table * inputs["PROMPT_TABLE_EXTRA_ID"].astype(np.uint64)
+        return outputs
+
+    def _encode_prompts(self, texts: np.ndarray, name: str, pad_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids [batch, longest] padded at the end, and lengths [batch, 1]."""
+        rows = []
+        for text in texts.reshape(-1):
+            ids = self._tokenizer.encode(_decode_utf8(text, name), self._add_special_tokens)
+            if not ids:
+                raise InflightError(f"{name} is empty; send at least one character")
+            rows.append(ids)
+        lengths = np.array([[len(ids)] for ids in rows], np.int32)
+        padded = np.repeat(pad_ids.astype(np.int32).reshape(-1, 1), lengths.max(), axis=1)
+        for row, ids in zip(padded, rows, strict=True):
+            row[: len(ids)] = ids
+        return padded, lengths
+
+    def _word_lists(self, inputs: Tensors, name: str, batch_size: int) -> np.ndarray:
+        """[batch, 2, n] as tensorrt_llm takes stop and bad words; n = 0 where none are given. A word is tokenized
+        by itself, as upstream does; a word without tokens (the empty string) is no word."""
+        if name not in inputs:
+            return np.empty((batch_size, 2, 0), np.int32)
+        lists = [
+            [ids for word in words if (ids := self._tokenizer.encode(_decode_utf8(word, name), False))]
+            for words in inputs[name].reshape(batch_size, -1)
+        ]
+        width = max(1, *(sum(map(len, words)) for words in lists))
+        layout = np.zeros((batch_size, 2, width), np.int32)
+        layout[:, 1] = -1
+        for (ids, ends), words in zip(layout, lists, strict=True):
+            flat = [token for word in words for token in word]
+            ids[: len(flat)] = flat
+            ends[: len(words)] = np.cumsum([len(word) for word in words])
+        return layout
+
+    def _embedding_bias(self, inputs: Tensors, batch_size: int) -> np.ndarray:
+        """[batch, vocab_size]: each token of a word gets the word's weight, weights of shared tokens add up."""
+        words = inputs.get("EMBEDDING_BIAS_WORDS")
+        weights = inputs.get("EMBEDDING_BIAS_WEIGHTS")
+        if words is None or weights is None or words.size != weights.size:
+            raise InflightError(
+                "embedding_bias_words and embedding_bias_weights must have one weight a word; got "
+                f"{_size(words)} words and {_size(weights)} weights"
+            )
+        bias = np.zeros((batch_size, self._vocab_size), np.float32)
+        rows = zip(bias, words.reshape(batch_size, -1), weights.reshape(batch_size, -1), strict=True)
+        for row, row_words, row_weights in rows:
+            self._add_bias(row, row_words, row_weights)
+        return bias
+
+    def _add_bias(self, row: np.ndarray, words: Sequence[bytes], weights: Sequence[float]) -> None:
+        for word, weight in zip(words, weights, strict=True):
+            for token in self._tokenizer.encode(_decode_utf8(word, "embedding_bias_words"), False):
+                if token < self._vocab_size:
+                    row[token] += weight
+
+
+def _decode_utf8(text: bytes | str, name: str) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise InflightError(f"{name} is not valid UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _size(tensor: np.ndarray | None) -> int:
+    return 0 if tensor is None else tensor.size

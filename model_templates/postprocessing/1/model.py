@@ -1,0 +1,33 @@
+"""Generated ids to text. What it does is in inflight.text.postprocessor; this is its Triton side."""
+
+import json
+
+import triton_python_backend_utils as pb_utils
+
+from inflight.repository.parameters import flag_parameter, text_parameter
+from inflight.text import Tokenizer
+from inflight.text.postprocessor import Postprocessor
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        tokenizer = Tokenizer(text_parameter(config, "tokenizer_dir"))
+        skip_special_tokens = flag_parameter(config, "skip_special_tokens", default=True)
+        self._postprocess = Postprocessor(tokenizer.detokenizer(skip_special_tokens))
+
+    def execute(self, requests):
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request):
+        inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        try:
+            texts = self._postprocess(
+                inputs["TOKENS_BATCH"],
+                inputs["SEQUENCE_LENGTH"],
+                inputs.get("PRECEDING_IDS"),
+                inputs.get("SEQUENCE_FINISHED"),
+            )
+        except Exception as error:  # whatever is wrong with one request must not fail the others of its batch
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"postprocessing: {error!r}"))
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("OUTPUT", texts)])
