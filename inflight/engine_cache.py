@@ -22,7 +22,7 @@ from inflight.errors import InflightError
 def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, **options) -> Path:
     """The engine at `path`, or the cached one made from the model or checkpoint at `path`.
 
-    options: `dtype` (of convert_checkpoint) and the fields of inflight.engine.config.BuildOptions.
+    options: fields of inflight.engine.config.BuildOptions.
     """
     path = path.expanduser()
     if not path.exists():
@@ -32,8 +32,6 @@ def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, *
         if options:
             raise InflightError(f"{path} is a built engine: {', '.join(options)} must be given to `inflight build`")
         return path
-    if kind == "checkpoint" and "dtype" in options:
-        raise InflightError(f"{path} is a checkpoint: dtype must be given to `inflight convert`")
 
     root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
     root.mkdir(parents=True, exist_ok=True)
@@ -62,17 +60,16 @@ def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> 
     from inflight.engine.build import build_engine
     from inflight.engine.config import BuildOptions
 
-    dtype = options.pop("dtype", "auto")
     known = [option.name for option in fields(BuildOptions)]
     for name in options:
         if name not in known:
-            raise InflightError(f"'{name}' is no build option; there are dtype, {', '.join(known)}")
+            raise InflightError(f"'{name}' is no build option; there are {', '.join(known)}")
     # Made beside its place and renamed: what is in the cache is complete.
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         checkpoint = path
         if kind == "model":
             checkpoint = Path(scratch) / "checkpoint"
-            convert_checkpoint(path, checkpoint, dtype=dtype, progress=progress)
+            convert_checkpoint(path, checkpoint, progress=progress)
         engine = Path(scratch) / "engine"
         build_engine(checkpoint, engine, BuildOptions(**options), progress=progress)
         if kind == "model":

@@ -46,8 +46,8 @@ class LLM:
 
     path: a model (Hugging Face directory or GGUF file), which is converted and built into `cache_dir` the first
     time; a checkpoint, which is built there; or an engine. cache_dir: by default `inflight` in XDG_CACHE_HOME or
-    ~/.cache. num_threads: 0 is the CPUs that this process may use. build_options: `dtype` of a model's conversion
-    (default "auto") and the fields of inflight.engine.config.BuildOptions; an engine takes none.
+    ~/.cache. num_threads: 0 is the CPUs that this process may use. build_options: fields of
+    inflight.engine.config.BuildOptions (max_batch_size, max_seq_len, dtype …); an engine takes none.
 
     Methods may be called from several threads; their requests share one batch. Raises InflightError.
     """

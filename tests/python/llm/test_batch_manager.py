@@ -1,0 +1,161 @@
+"""inflight._native.BatchManager: what the binding adds to the C++ class."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from inflight import _native
+from inflight.errors import InflightError
+
+NO_END = {"end_ids": [-1]}
+
+
+class Collector:
+    """A callback that keeps all responses."""
+
+    def __init__(self):
+        self.responses = []
+        self._final = threading.Event()
+
+    def __call__(self, request_id, response):
+        self.responses.append(response)
+        if response.is_final:
+            self._final.set()
+
+    def wait(self):
+        assert self._final.wait(30), "no final response"
+        return self.responses
+
+
+def run(manager, input_ids, max_new_tokens, **options):
+    collector = Collector()
+    manager.submit(input_ids, max_new_tokens, collector, **options)
+    return collector.wait()
+
+
+def test_without_streaming_there_is_one_response(manager):
+    (response,) = run(manager, [5, 6, 7], 10, return_log_probs=True, **NO_END)
+    assert len(response.tokens) == len(response.log_probs) == 10
+    assert response.cum_log_prob == pytest.approx(sum(response.log_probs), rel=1e-5)
+    assert (response.is_final, response.finish_reason, response.error) == (True, "length", None)
+
+
+def test_streamed_tokens_join_to_the_others(manager):
+    (whole,) = run(manager, [5, 6, 7], 30, **NO_END)
+    responses = run(manager, [5, 6, 7], 30, streaming=True, **NO_END)
+    tokens = [token for response in responses for token in response.tokens]
+    assert tokens == whole.tokens
+    sent = []
+    for response in responses:
+        assert response.preceding_tokens == sent[-16:]
+        sent += response.tokens
+
+
+def test_input_ids_may_be_an_array(manager):
+    (listed,) = run(manager, [5, 6, 7], 5)
+    (array,) = run(manager, np.array([5, 6, 7]), 5)
+    assert array.tokens == listed.tokens
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"top_k": "many"}, "top_k is 'many', which is of the wrong type"),
+        ({"random_seed": -1}, "random_seed is -1, which is of the wrong type or out of its range"),
+        ({"beam": 2}, "'beam' is no sampling option; there are bad_words, "),
+        ({"stop_words": [[]]}, "stop_words"),
+    ],
+)
+def test_bad_options_are_refused_by_name(manager, options, message):
+    with pytest.raises(InflightError, match=message) as caught:
+        manager.submit([1, 2], 3, pytest.fail, **options)
+    assert caught.value.code == "invalid_argument"
+    assert len(run(manager, [1, 2], 3, **NO_END)[0].tokens) == 3
+
+
+def test_a_full_queue_is_unavailable(engine_dir):
+    with _native.BatchManager(engine_dir, num_threads=1, max_queue_size=1) as manager:
+        with pytest.raises(InflightError, match="queue is full") as caught:
+            for _ in range(1000):
+                manager.submit([1], 200, lambda *_: None, **NO_END)
+        assert caught.value.code == "unavailable"
+
+
+def test_cancelling_frees_the_blocks(manager):
+    collectors = [Collector() for _ in range(32)]
+    requests = [manager.submit([1, 2], 250, collector, streaming=True, **NO_END) for collector in collectors]
+    for request in requests:
+        manager.cancel(request)
+    reasons = [collector.wait()[-1].finish_reason for collector in collectors]
+    assert reasons[-1] == "cancelled"
+    statistics = manager.statistics()
+    assert statistics["free_blocks"] == statistics["total_blocks"]
+    assert statistics["generated_tokens"] < 32 * 250
+    manager.cancel(requests[0])
+    manager.cancel(12345)
+
+
+def test_what_a_callback_raises_is_reported_and_the_next_request_works(manager, monkeypatch):
+    reported = threading.Event()
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: (unraisable.append(report.exc_value), reported.set()))
+
+    def callback(request_id, response):
+        raise ValueError("of the caller's own making")
+
+    manager.submit([1, 2], 3, callback)
+    assert reported.wait(30)
+    assert "own making" in str(unraisable[0])
+    assert run(manager, [1, 2], 3, **NO_END)[0].finish_reason == "length"
+
+
+def test_closing_ends_running_requests_with_an_error(engine_dir):
+    manager = _native.BatchManager(engine_dir, num_threads=1)
+    collector = Collector()
+    manager.submit([1, 2], 250, collector, streaming=True, **NO_END)
+    manager.close()
+    assert collector.wait()[-1].error.code == "unavailable"
+    manager.close()
+    with pytest.raises(InflightError, match="closed"):
+        manager.statistics()
+
+
+def test_closing_from_a_callback_does_not_wait_for_itself(engine_dir):
+    manager = _native.BatchManager(engine_dir, num_threads=1)
+    collector = Collector()
+
+    def callback(request_id, response):
+        manager.close()
+        collector(request_id, response)
+
+    manager.submit([1, 2], 250, callback, streaming=True, **NO_END)
+    assert collector.wait()[-1].is_final
+
+
+def test_info_is_what_the_engine_was_built_for(manager):
+    assert (manager.info.vocab_size, manager.info.max_batch_size, manager.info.max_num_tokens) == (480, 8, 64)
+
+
+def test_an_engine_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InflightError, match=str(tmp_path / "nowhere")):
+        _native.BatchManager(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "import os; os.kill(os.getpid(), 2)"])
+def test_a_program_ends_while_requests_run(engine_dir, ending):
+    program = f"""
+from inflight import _native
+manager = _native.BatchManager({str(engine_dir)!r}, num_threads=1)
+for _ in range(20):
+    manager.submit([1, 2], 250, lambda *_: None, streaming=True, end_ids=[-1])
+{ending}
+"""
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "leak" not in result.stderr and "Fatal" not in result.stderr
+    assert result.returncode in (0, 3, -2, 130)
+    assert time.monotonic() - start < 30
