@@ -12,6 +12,10 @@ constexpr int64_t kTasksPerThread = 4;        // evens out threads that lose the
 constexpr int64_t kMinTaskBytes = 64 << 10;   // of weights: about 2 µs of reading
 
 void (*linear_kernel(Isa isa))(const LinearTask&) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return linear_avx512;
+  if (isa == Isa::kAvx2) return linear_avx2;
+#endif
   (void)isa;
   return linear_portable;
 }
@@ -47,6 +51,7 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
             .quantized_x = integer ? input.quantized() : nullptr,
             .segment_scales = integer ? input.segment_scales() : nullptr,
             .segment_sums = integer ? input.segment_sums() : nullptr,
+            .scaled_sums = integer ? input.scaled_sums() : nullptr,
             .y = output.rows,
             .y_stride = output.row_stride,
             .bias = output.bias,

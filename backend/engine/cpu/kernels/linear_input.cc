@@ -10,6 +10,10 @@ namespace {
 constexpr int64_t kTokensPerTask = 4;
 
 void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return quantize_row_avx512;
+  if (isa == Isa::kAvx2) return quantize_row_avx2;
+#endif
   (void)isa;
   return quantize_row_portable;
 }
@@ -24,7 +28,8 @@ void grow(std::vector<T>& buffer, int64_t size) {
 LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
     : values_(max_tokens * (max_columns + 31)),
       scales_(max_tokens * (max_columns / 16 + 1)),
-      sums_(max_tokens * (max_columns / 16 + 1)) {}
+      sums_(max_tokens * (max_columns / 16 + 1)),
+      scaled_sums_(max_tokens * (max_columns / 16 + 1)) {}
 
 void LinearInput::set(const float* rows, int64_t tokens, int64_t columns, int64_t row_stride) {
   rows_ = rows;
@@ -48,6 +53,7 @@ void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa
   grow(values_, tokens_ * layout.packed_columns);
   grow(scales_, tokens_ * segments);
   grow(sums_, tokens_ * segments);
+  grow(scaled_sums_, tokens_ * segments);
 
   const auto quantize_row = quantize_row_kernel(isa);
   pool.parallel_for((tokens_ + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t task) {
@@ -57,7 +63,8 @@ void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa
                     .x = rows_ + token * row_stride_,
                     .values = values_.data() + token * layout.packed_columns,
                     .scales = scales_.data() + token * segments,
-                    .sums = sums_.data() + token * segments});
+                    .sums = sums_.data() + token * segments,
+                    .scaled_sums = scaled_sums_.data() + token * segments});
     }
   });
   is_quantized_ = true;

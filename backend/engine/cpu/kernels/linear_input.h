@@ -32,6 +32,7 @@ class LinearInput {
   const int8_t* quantized() const { return values_.data(); }
   const float* segment_scales() const { return scales_.data(); }
   const int32_t* segment_sums() const { return sums_.data(); }
+  const float* scaled_sums() const { return scaled_sums_.data(); }
 
  private:
   bool is_quantized_for(const PackedLayout& layout) const;
@@ -46,6 +47,7 @@ class LinearInput {
   std::vector<int8_t> values_;
   std::vector<float> scales_;
   std::vector<int32_t> sums_;
+  std::vector<float> scaled_sums_;
 };
 
 }  // namespace inflight::cpu

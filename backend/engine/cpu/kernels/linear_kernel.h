@@ -22,6 +22,7 @@ struct LinearTask {
   const int8_t* quantized_x;     // integer types: [tokens, packed_columns], in [-127, 127]
   const float* segment_scales;   // [tokens, segments]: x is about scale * quantized_x
   const int32_t* segment_sums;   // [tokens, segments] of quantized_x
+  const float* scaled_sums;      // [tokens, segments]: scale * sum
 
   float* y;  // [tokens, rows], rows y_stride apart
   int64_t y_stride;
@@ -34,7 +35,7 @@ void linear_avx2(const LinearTask& task);
 void linear_avx512(const LinearTask& task);
 
 // Quantizes one row of `layout`.columns floats for a matrix of `layout`, writing packed_columns values
-// and a scale and a sum a segment: scale = absmax / 127, value = x / scale rounded to nearest even.
+// and a scale and two sums a segment: scale = absmax / 127, value = x / scale rounded to nearest even.
 // A segment whose absmax is below kSmallestAbsmax becomes zeros; one with a NaN or an infinity gets a scale
 // that is not finite.
 inline constexpr float kSmallestAbsmax = 1e-36f;  // 127 / absmax must stay finite
@@ -45,6 +46,7 @@ struct QuantizeTask {
   int8_t* values;
   float* scales;
   int32_t* sums;
+  float* scaled_sums;
 };
 
 void quantize_row_portable(const QuantizeTask& task);

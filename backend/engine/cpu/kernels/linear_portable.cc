@@ -101,7 +101,7 @@ void multiply_integers(const LinearTask& task, const std::byte* block, int64_t t
       const int8_t* x = task.quantized_x + (token + t) * layout.packed_columns + segment * layout.segment_columns;
       add_products(weights, x, layout.segment_columns, dot);
       const float x_scale = task.segment_scales[(token + t) * segments + segment];
-      const float x_sum = x_scale * static_cast<float>(task.segment_sums[(token + t) * segments + segment]);
+      const float x_sum = task.scaled_sums[(token + t) * segments + segment];
       for (int64_t lane = 0; lane < kBlockRows; ++lane) {
         sums[t][lane] += scales[lane] * x_scale * dot[lane] + minimums[lane] * x_sum;
       }
@@ -163,8 +163,10 @@ void quantize_row_portable(const QuantizeTask& task) {
         values[k] = static_cast<int8_t>(value);
         sum += value;
       }
-      task.scales[segment] = absmax < kSmallestAbsmax ? 0.0f : absmax / 127.0f;
+      const float scale = absmax < kSmallestAbsmax ? 0.0f : absmax / 127.0f;
+      task.scales[segment] = scale;
       task.sums[segment] = sum;
+      task.scaled_sums[segment] = scale * static_cast<float>(sum);
       x += columns;
       left -= columns;
       values += layout.segment_columns;

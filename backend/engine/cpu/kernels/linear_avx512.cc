@@ -1,0 +1,319 @@
+#include <immintrin.h>
+
+#include "engine/cpu/kernels/linear_kernel.h"
+
+// Tiles of kTokens tokens times kBlocks row blocks, whose sums stay in registers. Tile sizes only decide
+// how often operands are loaded: each sum is built in the same order in all of them, so that a token's
+// output does not depend on its batch.
+namespace inflight::cpu {
+namespace {
+
+constexpr int64_t kPrefetchBytes = 4096;
+
+__mmask16 lanes_below(int64_t count) { return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff); }
+
+void store_sum(const LinearTask& task, int64_t token, int64_t block, __m512 sum) {
+  const int64_t row = block * kBlockRows;
+  const __mmask16 lanes = lanes_below(task.layout->rows - row);
+  float* y = task.y + token * task.y_stride + row;
+  if (task.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, task.bias + row));
+  if (task.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, y), sum);
+  _mm512_mask_storeu_ps(y, lanes, sum);
+}
+
+// ---- float weights ----
+
+constexpr int kFloatTokens = 6;
+constexpr int kFloatBlocks = 4;
+constexpr int64_t kColumnsPerPass = 512;  // so that the tile's weights stay in the second-level cache
+constexpr int64_t kMaxPartialTokens = 64;
+
+struct Float32 {
+  static constexpr int64_t kBytes = 4 * kBlockRows;
+  static __m512 load(const std::byte* p) { return _mm512_loadu_ps(p); }
+};
+struct BFloat16 {
+  static constexpr int64_t kBytes = 2 * kBlockRows;
+  static __m512 load(const std::byte* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+};
+struct Float16 {
+  static constexpr int64_t kBytes = 2 * kBlockRows;
+  static __m512 load(const std::byte* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+};
+
+// Columns [first, last) of a tile; sums that are not complete wait in `partial`.
+template <class Weight, int kTokens, int kBlocks>
+void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t first, int64_t last, float* partial) {
+  const std::byte* weights[kBlocks];
+  for (int b = 0; b < kBlocks; ++b) weights[b] = task.blocks + (block + b) * task.layout->block_bytes;
+  const float* x[kTokens];
+  for (int t = 0; t < kTokens; ++t) x[t] = task.x + (token + t) * task.x_stride;
+
+  __m512 sums[kTokens][kBlocks];
+  for (int t = 0; t < kTokens; ++t) {
+    for (int b = 0; b < kBlocks; ++b) {
+      sums[t][b] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kBlocks + b) * kBlockRows);
+    }
+  }
+  for (int64_t k = first; k < last; ++k) {
+    __m512 w[kBlocks];
+    for (int b = 0; b < kBlocks; ++b) w[b] = Weight::load(weights[b] + k * Weight::kBytes);
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512 value = _mm512_set1_ps(x[t][k]);
+      for (int b = 0; b < kBlocks; ++b) sums[t][b] = _mm512_fmadd_ps(w[b], value, sums[t][b]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int b = 0; b < kBlocks; ++b) {
+      if (last < task.layout->columns) {
+        _mm512_storeu_ps(partial + (t * kBlocks + b) * kBlockRows, sums[t][b]);
+      } else {
+        store_sum(task, token + t, block + b, sums[t][b]);
+      }
+    }
+  }
+}
+
+using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t block, int64_t first, int64_t last, float* partial);
+
+template <class Weight, int kBlocks>
+void multiply_float_blocks(const LinearTask& task, int64_t block) {
+  static constexpr FloatTile kTiles[kFloatTokens] = {
+      float_tile<Weight, 1, kBlocks>, float_tile<Weight, 2, kBlocks>, float_tile<Weight, 3, kBlocks>,
+      float_tile<Weight, 4, kBlocks>, float_tile<Weight, 5, kBlocks>, float_tile<Weight, 6, kBlocks>};
+  float partial[kMaxPartialTokens * kBlocks * kBlockRows];
+  for (int64_t first_token = task.first_token; first_token < task.last_token; first_token += kMaxPartialTokens) {
+    int64_t last_token = first_token + kMaxPartialTokens;
+    if (last_token > task.last_token) last_token = task.last_token;
+    for (int64_t k = 0; k < task.layout->columns; k += kColumnsPerPass) {
+      int64_t last = k + kColumnsPerPass;
+      if (last > task.layout->columns) last = task.layout->columns;
+      for (int64_t token = first_token; token < last_token;) {
+        const int64_t left = last_token - token;
+        const int64_t tokens = left < kFloatTokens ? left : kFloatTokens;
+        kTiles[tokens - 1](task, token, block, k, last, partial + (token - first_token) * kBlocks * kBlockRows);
+        token += tokens;
+      }
+    }
+  }
+}
+
+template <class Weight>
+void multiply_floats(const LinearTask& task) {
+  int64_t block = task.first_block;
+  for (; block + kFloatBlocks <= task.last_block; block += kFloatBlocks) {
+    multiply_float_blocks<Weight, kFloatBlocks>(task, block);
+  }
+  for (; block < task.last_block; ++block) multiply_float_blocks<Weight, 1>(task, block);
+}
+
+// ---- integer weights ----
+
+constexpr int kIntegerTokens = 6;
+constexpr int kIntegerBlocks = 2;
+
+struct Int8 {
+  static constexpr bool kHasMinimum = false;
+  static constexpr int kOffsetShift = 7;  // stored as q + 128
+  static constexpr int64_t kOctetBytes = 128;
+  // Columns 0-3 and 4-7 of an octet, 16 rows each.
+  static void load(const std::byte* p, __m512i& low, __m512i& high) {
+    low = _mm512_loadu_si512(p);
+    high = _mm512_loadu_si512(p + 64);
+  }
+};
+struct Int4WithMinimum {
+  static constexpr bool kHasMinimum = true;
+  static constexpr int kOffsetShift = 0;
+  static constexpr int64_t kOctetBytes = 64;
+  static void load(const std::byte* p, __m512i& low, __m512i& high) {
+    const __m512i nibble = _mm512_set1_epi8(0x0f);
+    const __m512i both = _mm512_loadu_si512(p);
+    low = _mm512_and_si512(both, nibble);
+    high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+  }
+};
+struct Int4 : Int4WithMinimum {
+  static constexpr bool kHasMinimum = false;
+  static constexpr int kOffsetShift = 3;  // q - 8
+};
+
+__m512 load_scales(const std::byte* scales, int64_t group, bool half) {
+  if (half) return Float16::load(scales + group * 2 * kBlockRows);
+  return _mm512_loadu_ps(scales + group * 4 * kBlockRows);
+}
+
+__m512i broadcast_quad(const int8_t* x) {
+  int32_t quad;
+  __builtin_memcpy(&quad, x, sizeof quad);
+  return _mm512_set1_epi32(quad);
+}
+
+// kOctets: of columns in a segment; 0 → any, as the layout says.
+template <class Weight, int kOctets, int kTokens, int kBlocks>
+void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
+  const PackedLayout& layout = *task.layout;
+  const bool half = layout.half_scales;
+  const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
+  const int64_t segments = layout.groups * layout.segments_per_group;
+
+  const std::byte* scales[kBlocks];
+  const std::byte* weights[kBlocks];
+  for (int b = 0; b < kBlocks; ++b) {
+    scales[b] = task.blocks + (block + b) * layout.block_bytes;
+    weights[b] = scales[b] + layout.weight_offset;
+  }
+  const int8_t* x = task.quantized_x + token * layout.packed_columns;
+  const int64_t x_stride = layout.packed_columns;
+  const float* x_scales = task.segment_scales + token * segments;
+  const float* x_scaled_sums = task.scaled_sums + token * segments;
+  const int32_t* x_sums = task.segment_sums + token * segments;
+
+  __m512 sums[kTokens][kBlocks];
+  for (int t = 0; t < kTokens; ++t) {
+    for (int b = 0; b < kBlocks; ++b) sums[t][b] = _mm512_setzero_ps();
+  }
+  int64_t segment = 0;
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment) {
+      __m512i dots[kTokens][kBlocks];
+      for (int t = 0; t < kTokens; ++t) {
+        __m512i start = _mm512_setzero_si512();
+        if constexpr (Weight::kOffsetShift != 0) {
+          start = _mm512_sub_epi32(
+              start, _mm512_slli_epi32(_mm512_set1_epi32(x_sums[t * segments + segment]), Weight::kOffsetShift));
+        }
+        for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
+      }
+#pragma GCC unroll 4
+      for (int64_t octet = 0; octet < octets; ++octet) {
+        __m512i low[kBlocks], high[kBlocks];
+        for (int b = 0; b < kBlocks; ++b) {
+          Weight::load(weights[b] + octet * Weight::kOctetBytes, low[b], high[b]);
+          if constexpr (kTokens == 1) {
+            for (int64_t line = 0; line < Weight::kOctetBytes; line += 64) {
+              _mm_prefetch(weights[b] + octet * Weight::kOctetBytes + line + kPrefetchBytes, _MM_HINT_T0);
+            }
+          }
+        }
+        for (int t = 0; t < kTokens; ++t) {
+          const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8);
+          for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], low[b], quad);
+        }
+        for (int t = 0; t < kTokens; ++t) {
+          const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8 + 4);
+          for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], high[b], quad);
+        }
+      }
+      for (int b = 0; b < kBlocks; ++b) {
+        weights[b] += octets * Weight::kOctetBytes;
+        const __m512 scale = load_scales(scales[b], group, half);
+        for (int t = 0; t < kTokens; ++t) {
+          const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
+          sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), _mm512_mul_ps(scale, x_scale), sums[t][b]);
+        }
+        if constexpr (Weight::kHasMinimum) {
+          const __m512 minimum = load_scales(scales[b] + layout.minimum_offset, group, half);
+          for (int t = 0; t < kTokens; ++t) {
+            sums[t][b] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][b]);
+          }
+        }
+      }
+      x += octets * 8;
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int b = 0; b < kBlocks; ++b) store_sum(task, token + t, block + b, sums[t][b]);
+  }
+}
+
+using IntegerTile = void (*)(const LinearTask&, int64_t token, int64_t block);
+
+template <class Weight, int kOctets, int kBlocks>
+void multiply_integer_blocks(const LinearTask& task, int64_t block) {
+  static constexpr IntegerTile kTiles[kIntegerTokens] = {
+      integer_tile<Weight, kOctets, 1, kBlocks>, integer_tile<Weight, kOctets, 2, kBlocks>,
+      integer_tile<Weight, kOctets, 3, kBlocks>, integer_tile<Weight, kOctets, 4, kBlocks>,
+      integer_tile<Weight, kOctets, 5, kBlocks>, integer_tile<Weight, kOctets, 6, kBlocks>};
+  for (int64_t token = task.first_token; token < task.last_token;) {
+    const int64_t left = task.last_token - token;
+    const int64_t tokens = left < kIntegerTokens ? left : kIntegerTokens;
+    kTiles[tokens - 1](task, token, block);
+    token += tokens;
+  }
+}
+
+template <class Weight, int kOctets>
+void multiply_segments(const LinearTask& task) {
+  int64_t block = task.first_block;
+  for (; block + kIntegerBlocks <= task.last_block; block += kIntegerBlocks) {
+    multiply_integer_blocks<Weight, kOctets, kIntegerBlocks>(task, block);
+  }
+  if (block < task.last_block) multiply_integer_blocks<Weight, kOctets, 1>(task, block);
+}
+
+template <class Weight>
+void multiply_integers(const LinearTask& task) {
+  if (task.layout->segment_columns == 32) {
+    multiply_segments<Weight, 4>(task);
+  } else {
+    multiply_segments<Weight, 0>(task);
+  }
+}
+
+}  // namespace
+
+void linear_avx512(const LinearTask& task) {
+  switch (task.layout->type) {
+    case WeightType::kFloat32: return multiply_floats<Float32>(task);
+    case WeightType::kBFloat16: return multiply_floats<BFloat16>(task);
+    case WeightType::kFloat16: return multiply_floats<Float16>(task);
+    case WeightType::kInt8: return multiply_integers<Int8>(task);
+    case WeightType::kInt4:
+      return task.layout->has_minimum ? multiply_integers<Int4WithMinimum>(task) : multiply_integers<Int4>(task);
+  }
+}
+
+void quantize_row_avx512(const QuantizeTask& task) {
+  const PackedLayout& layout = *task.layout;
+  const int64_t group_columns = layout.columns / layout.groups;
+  const __m512i magnitude_bits = _mm512_set1_epi32(0x7fffffff);
+  int8_t* values = task.values;
+  int64_t segment = 0;
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    const float* x = task.x + group * group_columns;
+    int64_t left = group_columns;
+    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment) {
+      const int64_t columns = left < layout.segment_columns ? left : layout.segment_columns;
+      const __m512 low = _mm512_maskz_loadu_ps(lanes_below(columns), x);
+      const __m512 high = _mm512_maskz_loadu_ps(columns > 16 ? lanes_below(columns - 16) : 0, x + 16);
+      // As integers NaN > infinity > everything else.
+      const __m512i magnitude = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), magnitude_bits),
+                                                 _mm512_and_si512(_mm512_castps_si512(high), magnitude_bits));
+      const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epu32(magnitude))));
+      const bool is_zero = absmax < kSmallestAbsmax;
+      const float scale = is_zero ? 0.0f : absmax / 127.0f;
+      const __m512 inverse = _mm512_set1_ps(is_zero ? 0.0f : 127.0f / absmax);
+      const __m512i low_values = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+      const __m512i high_values = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+      const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low_values, high_values));
+      _mm512_mask_cvtepi32_storeu_epi8(values, lanes_below(layout.segment_columns), low_values);
+      if (layout.segment_columns > 16) {
+        _mm512_mask_cvtepi32_storeu_epi8(values + 16, lanes_below(layout.segment_columns - 16), high_values);
+      }
+      task.scales[segment] = scale;
+      task.sums[segment] = sum;
+      task.scaled_sums[segment] = scale * static_cast<float>(sum);
+      x += columns;
+      left -= columns;
+      values += layout.segment_columns;
+    }
+  }
+}
+
+}  // namespace inflight::cpu
