@@ -101,11 +101,11 @@ void ThreadPool::worker_loop(int thread) {
   while (true) {
     const auto changed = [&] { return generation_.load() != seen; };
     if (!spin_until(changed)) generation_.wait(seen);
-    if (stopping_) return;
     inside_.fetch_add(1);
     seen = generation_.load();
     if (seen % 2 == 1) work(thread);
     inside_.fetch_sub(1);
+    if (stopping_) return;  // asked after `seen` is read: what is seen after a stop never changes again
   }
 }
 
