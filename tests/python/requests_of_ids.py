@@ -1,0 +1,28 @@
+"""Requests of token ids for the model tensorrt_llm, as tritonclient takes them."""
+
+import numpy as np
+
+TYPES = {"int32": "INT32", "float32": "FP32", "bool": "BOOL", "uint64": "UINT64", "int64": "INT64", "float16": "FP16"}
+
+
+def tensors(client, arrays: dict[str, np.ndarray]) -> list:
+    """Inputs for `client`, the module tritonclient.http or tritonclient.grpc."""
+    inputs = []
+    for name, array in arrays.items():
+        tensor = client.InferInput(name, list(array.shape), TYPES[array.dtype.name])
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs
+
+
+def request(input_ids=(5, 6, 7), max_tokens: int = 8, **others) -> dict[str, np.ndarray]:
+    """The tensors of a request of one sequence; others: name → array, or a Python scalar as [1, 1]."""
+    arrays = {
+        "input_ids": np.array([input_ids], np.int32).reshape(1, -1),
+        "input_lengths": np.array([[len(input_ids)]], np.int32),
+        "request_output_len": np.array([[max_tokens]], np.int32),
+    }
+    types = {bool: np.bool_, int: np.int32, float: np.float32}
+    for name, value in others.items():
+        arrays[name] = value if isinstance(value, np.ndarray) else np.array([[value]], types[type(value)])
+    return arrays

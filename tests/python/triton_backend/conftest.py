@@ -1,0 +1,69 @@
+"""One server with the model tensorrt_llm in every form that these tests ask for, over a tiny engine."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+
+import inflight
+from inflight.launcher.server import TritonServer
+from inflight.repository.template import fill
+
+MAX_SEQ_LEN = 256
+MAX_BATCH_SIZE = 8
+TEMPLATE = Path(inflight.__path__[0]) / "model_templates" / "tensorrt_llm"
+
+
+@pytest.fixture(scope="package")
+def engine(tiny_engine) -> Path:
+    return tiny_engine("llama", max_batch_size=MAX_BATCH_SIZE, max_num_tokens=64, max_seq_len=MAX_SEQ_LEN)
+
+
+@pytest.fixture(scope="package")
+def write_model(engine) -> Callable[..., None]:
+    """write_model(repository, name, **template_values): a filled copy of the template."""
+
+    def write(repository: Path, name: str, **values) -> None:
+        shutil.copytree(TEMPLATE, repository / name)
+        (repository / name / "1").mkdir(exist_ok=True)
+        values = {"triton_max_batch_size": MAX_BATCH_SIZE, "engine_dir": engine, **values}
+        filled = fill((TEMPLATE / "config.pbtxt").read_text(), values).text
+        filled = re.sub('name: "tensorrt_llm"', f'name: "{name}"', filled, count=1)
+        (repository / name / "config.pbtxt").write_text(filled)
+
+    return write
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory, write_model):
+    """tensorrt_llm as the template has it (decoupled), `coupled`, `upstream_name` with backend tensorrtllm, `unbatched`
+    with max_batch_size 0, `short_queue` for one waiting request."""
+    repository = tmp_path_factory.mktemp("repository")
+    write_model(repository, "tensorrt_llm")
+    write_model(repository, "coupled", decoupled_mode=False)
+    write_model(repository, "upstream_name", triton_backend="tensorrtllm", decoupled_mode=False)
+    write_model(repository, "short_queue", max_queue_size=1)
+    write_model(repository, "unbatched", triton_max_batch_size=0)
+    config = repository / "unbatched" / "config.pbtxt"
+    # Triton has neither batching nor scalars without a batch dimension.
+    config.write_text(
+        re.sub(r"dynamic_batching \{.*?\n\}\n|reshape: \{ shape: \[ \] \}", "", config.read_text(), flags=re.DOTALL)
+    )
+    with TritonServer(repository) as server:
+        yield server
+
+
+@pytest.fixture
+def http(server):
+    with httpclient.InferenceServerClient(f"127.0.0.1:{server.http_port}", concurrency=4) as client:
+        yield client
+
+
+@pytest.fixture
+def grpc(server):
+    with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        yield client

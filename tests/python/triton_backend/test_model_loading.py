@@ -1,0 +1,23 @@
+"""A model that cannot be served does not load, also where no launcher checks the repository first."""
+
+import pytest
+
+from inflight.errors import InflightError
+from inflight.launcher import server
+from inflight.launcher.server import TritonServer
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"engine_dir": "/nowhere"}, r'gpt_model_path is "/nowhere", which is not a directory'),
+        ({"triton_max_batch_size": 9}, r"config.pbtxt: max_batch_size is 9, but .*/config.json was built for 8"),
+        ({"max_beam_width": 4}, r'parameter max_beam_width is "4"'),
+    ],
+)
+def test_error_of_the_model_is_reported(tmp_path, monkeypatch, write_model, values, expected):
+    monkeypatch.setattr(server, "check_repository", lambda repository: None)
+    write_model(tmp_path / "repository", "tensorrt_llm", **values)
+    with pytest.raises(InflightError, match=expected):
+        with TritonServer(tmp_path / "repository", log_file=tmp_path / "log"):
+            pass
