@@ -36,7 +36,7 @@ class HttpClient:
             status, headers = await _read_head(reader)
             if status != 200:
                 body = b"".join([part async for part in _read_body(reader, headers)])
-                raise InflightError(f"HTTP {status}: {body.decode(errors='replace')[:500]}")
+                raise InflightError(f"HTTP {status}: {body.decode(errors='replace').strip()[:500]}")
             pending = b""
             async for part in _read_body(reader, headers):
                 if not self._stream:
