@@ -87,6 +87,8 @@ def convert_checkpoint(
         | {name for vector in vectors for name in vector.sources}
     )
     with staged_directory(Path(out), FORMAT) as stage:
+        (stage / "tokenizer").mkdir()
+        model.save_tokenizer(stage / "tokenizer")  # first: a tokenizer that is refused costs no waiting
         names = [name for matrix in matrices for name in matrix.tensor_names()] + [vector.name for vector in vectors]
         values = sum(matrix.rows * matrix.columns for matrix in matrices)
         bar = tqdm(total=values, desc="convert", unit=" weights", unit_scale=True, disable=not progress)
@@ -95,8 +97,6 @@ def convert_checkpoint(
                 _write_matrix(writer, matrix, bar)
             for vector in vectors:
                 writer.write(vector.name, "F32", vector.values)
-        (stage / "tokenizer").mkdir()
-        model.save_tokenizer(stage / "tokenizer")
         config.save(stage)
     return config
 

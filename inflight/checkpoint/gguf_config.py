@@ -51,7 +51,7 @@ def load_config(file: GgufFile, dtype: str) -> ModelConfig:
             f"{file.path}: general.architecture is {architecture!r}; supported are {', '.join(ARCHITECTURES)}"
         )
     metadata = Metadata(file, architecture)
-    if file.metadata.get("split.count", 0) > 1:
+    if file.metadata.get("split.count", 0) not in (0, 1):
         raise InflightError(
             f"{file.path} is one of {file.metadata['split.count']} parts: join them with `llama-gguf-split --merge` first"
         )
@@ -174,11 +174,9 @@ def _special_ids(file: GgufFile) -> dict[str, Any]:
     metadata = file.metadata
     end_ids = [metadata[f"tokenizer.ggml.{key}"] for key in _END_KEYS if f"tokenizer.ggml.{key}" in metadata]
     tokens, types = metadata.get("tokenizer.ggml.tokens", []), metadata.get("tokenizer.ggml.token_type", [])
-    end_ids += [
-        token_id
-        for token_id, (token, token_type) in enumerate(zip(tokens, types))
-        if token_type == _CONTROL and token in _END_TOKENS
-    ]
+    if isinstance(tokens, list) and isinstance(types, np.ndarray):  # gguf_tokenizer refuses anything else
+        control = np.flatnonzero(types == _CONTROL).tolist()
+        end_ids += [token_id for token_id in control if token_id < len(tokens) and tokens[token_id] in _END_TOKENS]
     end_ids = list(dict.fromkeys(end_ids))
     pad_id = metadata.get("tokenizer.ggml.padding_token_id", end_ids[0] if end_ids else 0)
     return {"end_ids": end_ids, "pad_id": pad_id, "bos_id": metadata.get("tokenizer.ggml.bos_token_id")}

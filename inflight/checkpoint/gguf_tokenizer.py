@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from inflight.checkpoint.gguf_file import GgufFile
 from inflight.checkpoint.gguf_pretokenizers import FLAVORS
 from inflight.errors import InflightError
 
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # tokenizer.ggml.token_type
 _SPACE = "\u2581"  # SentencePiece's
 
 
@@ -36,27 +37,23 @@ class TokenizerMetadata:
     def __init__(self, file: GgufFile):
         self._path = file.path
         self._metadata = file.metadata
-        self.kind = self._get("model", None)
+        self.kind = self._get("model", str)
         if self.kind not in ("gpt2", "llama"):
             self._fail("model", self.kind, "gpt2 (byte-level BPE) or llama (SentencePiece BPE)")
-        self.tokens = self._get("tokens", None)
-        if not isinstance(self.tokens, list) or not self.tokens or not isinstance(self.tokens[0], str):
-            self._fail("tokens", type(self.tokens).__name__, "a list of strings")
-        self.token_types = list(self._get("token_type", [1] * len(self.tokens)))
-        if len(self.token_types) != len(self.tokens):
-            self._fail("token_type", f"{len(self.token_types)} long", f"one for each of {len(self.tokens)} tokens")
+        self.tokens = self._strings("tokens")
+        self.token_types = self._numbers("token_type") if self._has("token_type") else [_NORMAL] * len(self.tokens)
         self.vocabulary = {token or f"[EMPTY_{i}]": i for i, token in enumerate(self.tokens)}
         if len(self.vocabulary) != len(self.tokens):
             self._fail("tokens", "ambiguous", "every token once")
         self.flavor = None
         if self.kind == "gpt2":
-            pre = self._get("pre", "default")
+            pre = self._get("pre", str, "default")
             if pre not in FLAVORS:
                 self._fail("pre", pre, "one of " + ", ".join(sorted(FLAVORS)))
             self.flavor = FLAVORS[pre]
         # llama.cpp's defaults: SentencePiece models add bos, byte-level ones only if their kind does
-        self.adds_bos = bool(self._get("add_bos_token", self.kind == "llama" or self.flavor.adds_bos))
-        self.adds_eos = bool(self._get("add_eos_token", False))
+        self.adds_bos = self._get("add_bos_token", bool, self.kind == "llama" or self.flavor.adds_bos)
+        self.adds_eos = self._get("add_eos_token", bool, False)
         self.bos, self.eos = self._token("bos_token_id"), self._token("eos_token_id")
 
     def build(self) -> Tokenizer:
@@ -73,6 +70,7 @@ class TokenizerMetadata:
 
     def config(self) -> dict[str, Any]:
         """tokenizer_config.json: special tokens and the chat template."""
+        template = self._metadata.get("tokenizer.chat_template")
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos,
@@ -82,12 +80,12 @@ class TokenizerMetadata:
             "add_bos_token": self.adds_bos,
             "add_eos_token": self.adds_eos,
             "clean_up_tokenization_spaces": False,
-            "chat_template": self._metadata.get("tokenizer.chat_template"),
+            "chat_template": template if isinstance(template, str) else None,
         }
         return {key: value for key, value in config.items() if value is not None}
 
     def _byte_level_bpe(self) -> Tokenizer:
-        merges = [tuple(merge.split(" ")) for merge in self._get("merges", None)]
+        merges = [tuple(merge.split(" ")) for merge in self._strings("merges")]
         tokenizer = Tokenizer(self._bpe(merges, ignore_merges=self.flavor.ignore_merges))
         normalizer = self.flavor.normalizer()
         if normalizer is not None:
@@ -104,7 +102,7 @@ class TokenizerMetadata:
             self._bpe(self._merges_from_scores(), unk_token=unknown, fuse_unk=True, byte_fallback=True)
         )
         # A space before every stretch of text between special tokens, as SentencePiece's add_dummy_prefix
-        adds_space = bool(self._get("add_space_prefix", True))
+        adds_space = self._get("add_space_prefix", bool, True)
         replace = normalizers.Replace(" ", _SPACE)
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), replace]) if adds_space else replace
         steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -119,9 +117,7 @@ class TokenizerMetadata:
 
     def _merges_from_scores(self) -> list[tuple[str, str]]:
         """SentencePiece merges the pair that makes the piece of the highest score; so do these, in this order."""
-        scores = self._get("scores", None)
-        if len(scores) != len(self.tokens):
-            self._fail("scores", f"{len(scores)} long", f"one for each of {len(self.tokens)} tokens")
+        scores = self._numbers("scores")
         pieces = {t for t, kind in zip(self.tokens, self.token_types) if kind not in (_UNKNOWN, _CONTROL)}
         order = sorted((token for token in pieces if len(token) > 1), key=lambda t: -scores[self.vocabulary[t]])
         return [
@@ -141,18 +137,36 @@ class TokenizerMetadata:
         return processors.TemplateProcessing(single=[*before, "$A", *after], pair=pair, special_tokens=special)
 
     def _token(self, key: str) -> str | None:
-        token_id = self._get(key, -1)
-        if token_id == -1:
+        if not self._has(key):
             return None
+        token_id = self._get(key, int)
         if not 0 <= token_id < len(self.tokens):
             self._fail(key, token_id, f"a token id below {len(self.tokens)}")
         return self.tokens[token_id]
 
-    def _get(self, key: str, default: Any) -> Any:
+    def _has(self, key: str) -> bool:
+        return f"tokenizer.ggml.{key}" in self._metadata
+
+    def _get(self, key: str, kind: type, default: Any = None) -> Any:
         value = self._metadata.get(f"tokenizer.ggml.{key}", default)
         if value is None:
             raise InflightError(f"{self._path}: metadata key tokenizer.ggml.{key} is missing")
+        if not isinstance(value, kind):
+            self._fail(key, f"of type {type(value).__name__}", kind.__name__)
         return value
+
+    def _strings(self, key: str) -> list[str]:
+        values = self._get(key, list)
+        if not all(isinstance(value, str) for value in values):
+            self._fail(key, "a list of something else", "strings")
+        return values
+
+    def _numbers(self, key: str) -> list[float]:
+        """One number for each token."""
+        values = self._get(key, np.ndarray)
+        if len(values) != len(self.tokens):
+            self._fail(key, f"{len(values)} long", f"one for each of {len(self.tokens)} tokens")
+        return values.tolist()
 
     def _fail(self, key: str, found: Any, expected: str) -> None:
         raise InflightError(f"{self._path}: tokenizer.ggml.{key} is {found}; expected {expected}")

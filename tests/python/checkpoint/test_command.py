@@ -1,0 +1,108 @@
+"""inflight convert: exit status, messages, what is left behind, and how much memory it takes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inflight.checkpoint.safetensors import SafetensorsWriter
+from inflight.cli import main
+
+
+def test_converts_and_says_what(tiny_directory, tmp_path, capsys):
+    assert main(["convert", str(tiny_directory("llama")), "--out", str(tmp_path / "deep" / "out"), "--dtype", "int8"]) == 0
+    printed = capsys.readouterr()
+    assert "llama, 2 layers, hidden size 64, vocabulary 480, int8" in printed.out
+    assert "convert: 100%" in printed.err
+    names = sorted(path.name for path in (tmp_path / "deep" / "out").iterdir())
+    assert names == ["config.json", "rank0.safetensors", "tokenizer"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere"], "nowhere does not exist: give a Hugging Face directory or a GGUF file"),
+        (["SOURCE", "--dtype", "int4", "--group-size", "7"], "group size is 7; expected an even number"),
+        (["SOURCE", "--dtype", "int4", "--group-size", "48"], "int4 groups of 48 do not divide"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_1(arguments, message, tiny_directory, tmp_path, capsys):
+    arguments = [str(tiny_directory("llama")) if argument == "SOURCE" else argument for argument in arguments]
+    assert main(["convert", *arguments, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("inflight convert: ") and message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_usage_errors_are_status_2(tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        main(["convert", "x", "--out", str(tmp_path), "--dtype", "int3"])
+    assert exit.value.code == 2
+
+
+def test_replaces_a_checkpoint_but_nothing_else(tiny_directory, tmp_path, capsys):
+    source, out = str(tiny_directory("llama")), tmp_path / "out"
+    out.mkdir()
+    assert main(["convert", source, "--out", str(out)]) == 0
+    assert main(["convert", source, "--out", str(out), "--dtype", "int8"]) == 0
+    assert json.loads((out / "config.json").read_text())["dtype"] == "int8"
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    assert main(["convert", source, "--out", str(other)]) == 1
+    assert "precious exists and is not an inflight-checkpoint directory" in capsys.readouterr().err
+    assert main(["convert", source, "--out", source]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
+
+
+def test_a_failed_conversion_leaves_the_earlier_checkpoint(tiny_directory, tmp_path, monkeypatch):
+    source, out = str(tiny_directory("llama")), tmp_path / "out"
+    assert main(["convert", source, "--out", str(out)]) == 0
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device", str(out))
+
+    monkeypatch.setattr(SafetensorsWriter, "write", fail)
+    assert main(["convert", source, "--out", str(out), "--dtype", "int8"]) == 1
+    assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+MEASURE = """
+import sys, tracemalloc
+from inflight.checkpoint.convert import convert_checkpoint, open_source
+import inflight.checkpoint.huggingface_source, transformers
+open_source(__import__("pathlib").Path(sys.argv[1]))
+tracemalloc.start()
+convert_checkpoint(sys.argv[1], sys.argv[2], dtype=sys.argv[3], progress=False)
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int4"])
+def test_memory_stays_near_the_largest_tensor(dtype, tiny_directory, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    config = json.loads((tiny_directory("llama") / "config.json").read_text())
+    sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=6, num_key_value_heads=4, head_dim=256)
+    (source / "config.json").write_text(json.dumps(config | sizes))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_bytes((tiny_directory("llama") / name).read_bytes())
+    shapes = {"model.embed_tokens": (480, 1024), "lm_head": (480, 1024), "model.norm": (1024,)}
+    for layer in range(6):
+        parts = {f"self_attn.{part}_proj": (1024, 1024) for part in "qkvo"}
+        parts |= {f"mlp.{part}_proj": (4096, 1024) for part in ("gate", "up")} | {"mlp.down_proj": (1024, 4096)}
+        parts |= {"input_layernorm": (1024,), "post_attention_layernorm": (1024,)}
+        shapes |= {f"model.layers.{layer}.{part}": shape for part, shape in parts.items()}
+    with SafetensorsWriter(source / "model.safetensors", [f"{name}.weight" for name in shapes]) as writer:
+        for name, shape in shapes.items():
+            writer.write(f"{name}.weight", "F32", np.full(shape, 0.5, np.float32))
+    weights = (source / "model.safetensors").stat().st_size
+    largest = 2 * 4096 * 1024 * 4  # gate and up, fused
+    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "out"), dtype]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert weights > 12 * largest
+    assert peak < 2.5 * largest
