@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.errors import InflightError
-from inflight.repository.engine_values import engine_vocab_size
+from inflight.repository.engine_values import engine_max_batch_size, engine_vocab_size
 from inflight.repository.parameters import is_unfilled
 from inflight.repository.template import template_variables
 from inflight.text import Tokenizer
@@ -44,6 +44,7 @@ def check_repository(path: str | Path) -> None:
     models = {file.parent.name: _Model(file, _parse(file)) for file in files}
     _raise(problem for model in models.values() for problem in _bad_paths(model))
     _raise(problem for model in models.values() for problem in _bad_references(model, models))
+    _raise(problem for model in models.values() if model.generates for problem in _batch_beyond_engine(model))
     _raise(_tokenizers_beyond_vocabulary(models))
 
 
@@ -99,6 +100,16 @@ def _called_models(model: _Model) -> list[str]:
     if "tensorrt_llm_model_name" in model.config.parameters:  # tensorrt_llm_bls
         steps += ["preprocessing", model.parameter("tensorrt_llm_model_name") or "tensorrt_llm", "postprocessing"]
     return steps
+
+
+def _batch_beyond_engine(model: _Model) -> Iterator[str]:
+    engine = model.parameter(_ENGINE_PATH[0])
+    limit = engine_max_batch_size(engine)
+    if model.config.max_batch_size > limit:
+        yield (
+            f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but the engine "
+            f"{engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger --max-batch-size"
+        )
 
 
 def _tokenizers_beyond_vocabulary(models: Mapping[str, _Model]) -> Iterator[str]:

@@ -25,8 +25,8 @@ class Postprocessor:
         sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence.
         """
         beams, width = tokens.shape[-2:]
-        rows = tokens.reshape(-1, width).tolist()
         lengths = sequence_lengths.reshape(-1).tolist()
+        rows = tokens.reshape(len(lengths), width).tolist()
         preceding = [()] * len(rows) if preceding_ids is None else _per_row(preceding_ids, beams)
         finished = [True] * len(rows) if sequence_finished is None else sequence_finished.repeat(beams).tolist()
         texts = np.empty(len(rows), np.object_)

@@ -9,6 +9,16 @@ from inflight.text.tokenizer import Tokenizer
 
 Tensors = Mapping[str, np.ndarray]
 
+# Inputs of this model that tensorrt_llm_bls has for features to come: its own names for them, and the features.
+_UNSERVED = {
+    "NUM_DRAFT_TOKENS": ("num_draft_tokens", "speculative decoding with a draft model"),
+    "USE_DRAFT_LOGITS": ("use_draft_logits", "speculative decoding with a draft model"),
+    "IMAGE": ("image_input", "images"),
+    "IMAGE_BYTES": ("image_bytes_input", "images"),
+    "IMAGE_URL": ("image_url_input", "images"),
+    "VIDEO_BYTES": ("video_bytes_input", "videos"),
+}
+
 
 class Preprocessor:
     """Maps the input tensors of one preprocessing request to its output tensors; names and shapes are those of
@@ -23,6 +33,7 @@ class Preprocessor:
 
     def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
+        _refuse_unserved(inputs)
         queries = inputs["QUERY"]
         batch_size = len(queries)
         pad_ids = inputs.get("PAD_ID")
@@ -103,6 +114,12 @@ class Preprocessor:
             for token in self._tokenizer.encode(_decode_utf8(word, "embedding_bias_words"), False):
                 if token < self._vocab_size:
                     row[token] += weight
+
+
+def _refuse_unserved(inputs: Tensors) -> None:
+    for tensor, (name, feature) in _UNSERVED.items():
+        if tensor in inputs and np.any(inputs[tensor].astype(bool)):
+            raise InflightError(f"{name} is set, but this version does not serve {feature}; leave it out")
 
 
 def _decode_utf8(text: bytes | str, name: str) -> str:
