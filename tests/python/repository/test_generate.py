@@ -1,0 +1,65 @@
+"""`inflight repo`: every value filled, from the engine; nothing foreign overwritten."""
+
+import pytest
+
+from inflight.cli import main
+from inflight.errors import InflightError
+from inflight.repository.check import check_repository
+from inflight.repository.generate import MODELS, generate_repository
+
+
+def configs(repository):
+    return {model: (repository / model / "config.pbtxt").read_text() for model in MODELS}
+
+
+def test_all_five_models_are_filled_and_consistent(engine, tmp_path):
+    out = generate_repository(engine, tmp_path / "repository")
+    texts = configs(out)
+    assert not any("${" in text for text in texts.values())
+    assert all("max_batch_size: 8\n" in text for text in texts.values())
+    assert f'"{engine}"' in texts["tensorrt_llm"] and f'"{engine}/tokenizer"' in texts["postprocessing"]
+    assert all((out / model / "1").is_dir() for model in MODELS)
+    check_repository(out)
+
+
+def test_paths_are_absolute(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate_repository("engine", "repository")
+    assert f'"{engine}"' in configs(tmp_path / "repository")["tensorrt_llm"]
+
+
+def test_overrides_win(engine, tmp_path):
+    out = tmp_path / "repository"
+    assert main(["repo", str(engine), "--out", str(out), "--set", "max_queue_size=7", "--set", "decoupled_mode=false"]) == 0
+    assert "max_queue_size: 7" in configs(out)["tensorrt_llm"]
+    assert "decoupled: false" in configs(out)["tensorrt_llm"]
+
+
+@pytest.mark.parametrize(
+    "overrides, message", [({"max_queue_siz": 1}, "no such template variable: max_queue_siz; there are"),
+                           ({"triton_max_batch_size": ""}, "triton_max_batch_size must have a value")]
+)  # fmt: skip
+def test_overrides_that_cannot_be_are_refused(engine, tmp_path, overrides, message):
+    with pytest.raises(InflightError, match=message):
+        generate_repository(engine, tmp_path / "repository", **overrides)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_an_earlier_repository_is_replaced(engine, tmp_path):
+    out = generate_repository(engine, tmp_path / "repository", max_queue_size=1)
+    generate_repository(engine, out, max_queue_size=2)
+    assert "max_queue_size: 2" in configs(out)["tensorrt_llm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "repository"]
+
+
+def test_a_foreign_directory_is_left_alone(engine, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("42")
+    with pytest.raises(InflightError, match="is not a model repository"):
+        generate_repository(engine, tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "42"
+
+
+def test_what_is_not_an_engine_is_refused(tmp_path, capsys):
+    assert main(["repo", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "is not an engine" in capsys.readouterr().err
