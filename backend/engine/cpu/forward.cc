@@ -55,7 +55,9 @@ ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvC
   cos_ = Buffer<float>(rows * config_.head_size / 2);
   sin_ = Buffer<float>(rows * config_.head_size / 2);
   attention_tasks_.reserve(rows);
-  attention_scratch_size_ = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
+  constexpr size_t kCacheLine = 64 / sizeof(float);
+  const size_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
+  attention_scratch_size_ = (scratch + kCacheLine - 1) / kCacheLine * kCacheLine;
   attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
 }
 

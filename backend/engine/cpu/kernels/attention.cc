@@ -4,23 +4,29 @@
 namespace inflight::cpu::INFLIGHT_ISA {
 namespace {
 
-// What the registers hold: kMaxRows x kMaxVectors accumulators beside a row of b.
+// What the registers hold: kMaxRows x kMaxVectors sums beside a row of what they are multiplied with.
 #if defined(__AVX512F__)
 constexpr int kMaxRows = 6, kMaxVectors = 4;
 #else
 constexpr int kMaxRows = 6, kMaxVectors = 2;
 #endif
 
-// c += a · b for a [ROWS, depth], b [depth, VECTORS * kLanes], each with its rows' stride.
-template <int ROWS, int VECTORS>
-void multiply_add_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
-                       int64_t depth) {
+// c += a · b for a [ROWS, depth], b [depth, VECTORS * kLanes], each with its rows' stride. Every vector of
+// b's columns has a pointer of its own, so that one tile may span several blocks of the cache. With
+// PREFETCHES, the depth * kLanes floats at each pointer of `ahead` are prefetched meanwhile.
+template <int ROWS, int VECTORS, bool PREFETCHES>
+void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, int64_t b_stride,
+                       const float* const* ahead, float* c, int64_t c_stride, int64_t depth) {
+  const float* columns[VECTORS];
+  for (int v = 0; v < VECTORS; ++v) columns[v] = b[v];
   Vector sums[ROWS][VECTORS];
   for (int r = 0; r < ROWS; ++r)
     for (int v = 0; v < VECTORS; ++v) sums[r][v] = load(c + r * c_stride + v * kLanes);
   for (int64_t k = 0; k < depth; ++k) {
     Vector row[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) row[v] = load(b + k * b_stride + v * kLanes);
+    for (int v = 0; v < VECTORS; ++v) row[v] = load(columns[v] + k * b_stride);
+    if constexpr (PREFETCHES)
+      for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(ahead[v] + k * kLanes);
     for (int r = 0; r < ROWS; ++r)
       for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + k] * row[v];
   }
@@ -28,34 +34,50 @@ void multiply_add_tile(const float* a, int64_t a_stride, const float* b, int64_t
     for (int v = 0; v < VECTORS; ++v) store(c + r * c_stride + v * kLanes, sums[r][v]);
 }
 
-template <int ROWS>
-void multiply_add_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
-                       int64_t columns, int64_t depth) {
-  int64_t n = 0;
-  for (; n + kMaxVectors * kLanes <= columns; n += kMaxVectors * kLanes)
-    multiply_add_tile<ROWS, kMaxVectors>(a, a_stride, b + n, b_stride, c + n, c_stride, depth);
-  for (; n + kLanes <= columns; n += kLanes)
-    multiply_add_tile<ROWS, 1>(a, a_stride, b + n, b_stride, c + n, c_stride, depth);
-  for (; n < columns; ++n)
-    for (int r = 0; r < ROWS; ++r)
-      for (int64_t k = 0; k < depth; ++k) c[r * c_stride + n] += a[r * a_stride + k] * b[k * b_stride + n];
+using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t, int64_t);
+
+#if defined(__AVX512F__)
+#define INFLIGHT_TILES(ROWS)                                                                 \
+  {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>,           \
+   multiply_add_tile<ROWS, 3, PREFETCHES>, multiply_add_tile<ROWS, 4, PREFETCHES>}
+#else
+#define INFLIGHT_TILES(ROWS) {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>}
+#endif
+
+// By rows - 1 and vectors - 1.
+template <bool PREFETCHES>
+constexpr Tile kTiles[kMaxRows][kMaxVectors] = {INFLIGHT_TILES(1), INFLIGHT_TILES(2), INFLIGHT_TILES(3),
+                                                INFLIGHT_TILES(4), INFLIGHT_TILES(5), INFLIGHT_TILES(6)};
+
+// c += a · b for a [rows, depth], b [depth, vectors * kLanes]. `ahead` as above; null prefetches nothing.
+void multiply_add_vectors(const float* a, int64_t a_stride, const float* const* b, int64_t b_stride,
+                          const float* const* ahead, float* c, int64_t c_stride, int64_t rows, int64_t vectors,
+                          int64_t depth) {
+  const auto& tiles = ahead == nullptr ? kTiles<false> : kTiles<true>;
+  for (int64_t v = 0; v < vectors; v += kMaxVectors) {
+    const int64_t num_vectors = vectors - v < kMaxVectors ? vectors - v : kMaxVectors;
+    for (int64_t r = 0; r < rows; r += kMaxRows) {
+      const int64_t num_rows = rows - r < kMaxRows ? rows - r : kMaxRows;
+      tiles[num_rows - 1][num_vectors - 1](a + r * a_stride, a_stride, b + v, b_stride, ahead == nullptr ? nullptr : ahead + v,
+                                           c + r * c_stride + v * kLanes, c_stride, depth);
+    }
+  }
 }
 
 // c += a · b for a [rows, depth], b [depth, columns].
 void multiply_add(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
                   int64_t rows, int64_t columns, int64_t depth) {
-  int64_t r = 0;
-  for (; r + kMaxRows <= rows; r += kMaxRows)
-    multiply_add_rows<kMaxRows>(a + r * a_stride, a_stride, b, b_stride, c + r * c_stride, c_stride, columns, depth);
-  a += r * a_stride;
-  c += r * c_stride;
-  switch (rows - r) {
-    case 5: return multiply_add_rows<5>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
-    case 4: return multiply_add_rows<4>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
-    case 3: return multiply_add_rows<3>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
-    case 2: return multiply_add_rows<2>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
-    case 1: return multiply_add_rows<1>(a, a_stride, b, b_stride, c, c_stride, columns, depth);
+  int64_t n = 0;
+  for (; n + kLanes <= columns; n += kMaxVectors * kLanes) {
+    const float* pointers[kMaxVectors];
+    int64_t vectors = 0;
+    for (; vectors < kMaxVectors && n + (vectors + 1) * kLanes <= columns; ++vectors)
+      pointers[vectors] = b + n + vectors * kLanes;
+    multiply_add_vectors(a, a_stride, pointers, b_stride, nullptr, c + n, c_stride, rows, vectors, depth);
   }
+  for (n = columns / kLanes * kLanes; n < columns; ++n)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t k = 0; k < depth; ++k) c[r * c_stride + n] += a[r * a_stride + k] * b[k * b_stride + n];
 }
 
 void scale_row(const float* x, float factor, int64_t size, float* y) {
@@ -151,15 +173,26 @@ void attention(const AttentionTile& tile) {
     const int32_t begin = first_key > chunk ? first_key - chunk : 0;
     const int32_t end = keys_end - chunk < kAttentionChunk ? keys_end - chunk : kAttentionChunk;
 
-    // Whole vectors of keys, as far as blocks go: what was never written there is left out below.
-    const int32_t step = tile.tokens_per_block < kLanes ? tile.tokens_per_block : kLanes;
-    const int32_t vectors_begin = begin & -step;
-    const int32_t vectors_end = (end + step - 1) & -step;
     fill_zero(scores, int64_t(rows) * kAttentionChunk);
-    for (BlockPart part{nullptr, nullptr, 0, vectors_begin}; part.end < vectors_end;) {
-      part = block_part(tile, chunk, part.end, vectors_end);
-      multiply_add(queries, head_size, part.keys, tile.tokens_per_block, scores + part.begin, kAttentionChunk, rows,
-                   part.end - part.begin, head_size);
+    if (tile.tokens_per_block >= kLanes) {
+      // Whole vectors of keys: what was never written there is left out below.
+      const int32_t vectors_begin = begin / kLanes, vectors_end = (end + kLanes - 1) / kLanes;
+      const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
+      for (int32_t v = vectors_begin; v < vectors_end; ++v) {
+        const BlockPart part = block_part(tile, chunk, v * kLanes, end);
+        keys[v - vectors_begin] = part.keys;
+        values[v - vectors_begin] = part.values;
+      }
+      // One pass over the keys is bound by memory: fetch their values meanwhile.
+      const float* const* ahead = rows <= kMaxRows ? values : nullptr;
+      multiply_add_vectors(queries, head_size, keys, tile.tokens_per_block, ahead, scores + vectors_begin * kLanes,
+                           kAttentionChunk, rows, vectors_end - vectors_begin, head_size);
+    } else {
+      for (BlockPart part{nullptr, nullptr, 0, begin}; part.end < end;) {
+        part = block_part(tile, chunk, part.end, end);
+        multiply_add(queries, head_size, part.keys, tile.tokens_per_block, scores + part.begin, kAttentionChunk, rows,
+                     part.end - part.begin, head_size);
+      }
     }
 
     for (int32_t row = 0; row < rows; ++row) {
