@@ -1,0 +1,124 @@
+"""The tensors that preprocessing makes of a request."""
+
+import numpy as np
+import pytest
+from small_tokenizers import byte_level, save
+
+from inflight.errors import InflightError
+from inflight.text import Tokenizer
+from inflight.text.preprocessor import Preprocessor
+
+VOCAB_SIZE = 512
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return Tokenizer(save(byte_level(), tmp_path_factory.mktemp("tokenizer"), eos_token="<|im_end|>"))
+
+
+@pytest.fixture(scope="module")
+def preprocess(tokenizer):
+    return Preprocessor(tokenizer, vocab_size=VOCAB_SIZE)
+
+
+def strings(*rows):
+    return np.array([[text.encode() for text in row] for row in rows], np.object_)
+
+
+def request(**tensors):
+    return {"QUERY": strings(["hello"]), "REQUEST_OUTPUT_LEN": np.array([[7]], np.int32), **tensors}
+
+
+def test_prompt_becomes_ids_and_length(preprocess, tokenizer):
+    outputs = preprocess(request())
+    ids = tokenizer.encode("hello")
+    assert outputs["INPUT_ID"].tolist() == [ids] and outputs["INPUT_ID"].dtype == np.int32
+    assert outputs["REQUEST_INPUT_LEN"].tolist() == [[len(ids)]]
+    assert outputs["REQUEST_OUTPUT_LEN"].tolist() == [[7]]
+    assert outputs["OUT_PAD_ID"].tolist() == [[tokenizer.eos_id]]
+
+
+def test_shorter_prompts_of_a_batch_are_padded_at_the_end(preprocess, tokenizer):
+    batch = {
+        "QUERY": strings(["a"], ["abc"]),
+        "REQUEST_OUTPUT_LEN": np.ones((2, 1), np.int32),
+        "PAD_ID": np.array([[5], [6]], np.int32),
+    }
+    outputs = preprocess(batch)
+    assert outputs["INPUT_ID"].tolist() == [[*tokenizer.encode("a"), 5, 5], tokenizer.encode("abc")]
+
+
+def test_word_lists_have_tokens_above_and_ends_below(preprocess, tokenizer):
+    words = preprocess(request(STOP_WORDS_DICT=strings(["dog", "", "\n\n"])))["STOP_WORDS_IDS"]
+    dog, newlines = tokenizer.encode("dog"), tokenizer.encode("\n\n")
+    flat = [*dog, *newlines]
+    ends = [len(dog), len(flat), *[-1] * (len(flat) - 2)]
+    assert words.tolist() == [[flat, ends]]
+
+
+@pytest.mark.parametrize(
+    "words, expected", [(None, [[[], []]]), ([""], [[[0], [-1]]])], ids=["none given", "an empty string"]
+)
+def test_no_words(preprocess, words, expected):
+    tensors = {} if words is None else {"BAD_WORDS_DICT": strings(words)}
+    assert preprocess(request(**tensors))["BAD_WORDS_IDS"].tolist() == expected
+
+
+def test_optional_outputs_only_follow_from_their_inputs(preprocess):
+    outputs = preprocess(request())
+    optional = {"OUT_END_ID", "DECODER_INPUT_ID", "EMBEDDING_BIAS", "OUT_PROMPT_TABLE_EXTRA_IDS"}
+    assert not optional & outputs.keys()
+    outputs = preprocess(
+        request(
+            END_ID=np.array([[3]], np.int32),
+            DECODER_QUERY=strings(["ab"]),
+            EMBEDDING_BIAS_WORDS=strings(["a", "b"]),
+            EMBEDDING_BIAS_WEIGHTS=np.array([[1.5, -2.0]], np.float32),
+            PROMPT_TABLE_EXTRA_ID=np.array([[9]], np.uint64),
+        )
+    )
+    assert optional <= outputs.keys()
+    assert outputs["OUT_END_ID"].tolist() == [[3]]
+    assert outputs["REQUEST_DECODER_INPUT_LEN"].tolist() == [[2]]
+    assert outputs["OUT_PROMPT_TABLE_EXTRA_IDS"].tolist() == [[0] * outputs["INPUT_ID"].size]
+
+
+def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, tokenizer):
+    (a,) = tokenizer.encode("a")
+    (b,) = tokenizer.encode("b")
+    bias = preprocess(
+        request(
+            EMBEDDING_BIAS_WORDS=strings(["a", "ab"]), EMBEDDING_BIAS_WEIGHTS=np.array([[1.0, 0.5]], np.float32)
+        )
+    )["EMBEDDING_BIAS"]
+    assert bias.shape == (1, VOCAB_SIZE) and bias.dtype == np.float32
+    assert (bias[0, a], bias[0, b], bias.sum()) == (1.5, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    "tensors, message",
+    [
+        ({"QUERY": strings([""])}, "the prompt .* is empty"),
+        ({"QUERY": np.array([[b"ab\xff"]], np.object_)}, "the prompt .* is not valid UTF-8: invalid start byte at byte 2"),
+        ({"BAD_WORDS_DICT": np.array([[b"\xe4\xb8"]], np.object_)}, "BAD_WORDS_DICT is not valid UTF-8"),
+        ({"EMBEDDING_BIAS_WORDS": strings(["a"])}, "got 1 words and 0 weights"),
+        ({"NUM_DRAFT_TOKENS": np.array([[1]], np.int32)}, "num_draft_tokens is set"),
+        ({"IMAGE_URL": strings(["http://host/cat.png"])}, "image_url_input is set"),
+    ],
+)
+def test_bad_input_is_refused_by_name(preprocess, tensors, message):
+    with pytest.raises(InflightError, match=message):
+        preprocess(request(**tensors))
+
+
+def test_special_tokens_are_added_unless_told_otherwise(tmp_path):
+    from tokenizers.processors import TemplateProcessing
+
+    fast = byte_level()
+    bos = fast.token_to_id("<|im_start|>")
+    fast.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)])
+    tokenizer = Tokenizer(save(fast, tmp_path))
+    assert Preprocessor(tokenizer)(request())["INPUT_ID"][0, 0] == bos
+    assert Preprocessor(tokenizer, add_special_tokens=False)(request())["INPUT_ID"][0, 0] != bos
+    stop = Preprocessor(tokenizer)(request(STOP_WORDS_DICT=strings(["dog"])))["STOP_WORDS_IDS"]
+    assert bos not in stop, "words are tokenized without them"
