@@ -66,6 +66,8 @@ def tensors(request: dict) -> list[triton.InferInput]:
     inputs = []
     for name, value in request.items():
         array = np.array([[_numpy_value(element) for element in (value if isinstance(value, list) else [value])]])
+        if array.dtype.kind == "S":
+            array = array.astype(object)  # bytes of any length, as tritonclient wants them
         tensor = triton.InferInput(name, array.shape, _DATATYPES[array.dtype.kind])
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
@@ -74,7 +76,7 @@ def tensors(request: dict) -> list[triton.InferInput]:
 
 def _numpy_value(value):
     if isinstance(value, str):
-        return np.array(value.encode(), object)[()]
+        return value.encode()
     if isinstance(value, bool):
         return np.bool_(value)
     return np.int32(value) if isinstance(value, int) else np.float32(value)
