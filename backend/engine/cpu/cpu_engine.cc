@@ -59,9 +59,9 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
       previous_tokens_(info_.max_batch_size, kNoToken) {
   batch_.rows.reserve(info_.max_num_tokens);
   batch_.sequences.reserve(info_.max_batch_size);
-  driver_ = std::thread([this] { drive(); });
   log_info("CPU engine of ", directory.string(), ": ", pool_.size(), " threads, ", isa_name(select_isa()), ", ",
            info_.num_blocks, " KV-cache blocks of ", info_.tokens_per_block, " tokens");
+  driver_ = std::thread([this] { drive(); });
 }
 
 CpuEngine::~CpuEngine() {

@@ -38,19 +38,14 @@ inline IntVector lane_indices() {
 inline Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
 
 inline float sum(Vector v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) v += __builtin_shuffle(v, lane_indices() ^ distance);
+  return v[0];
 }
 
 inline float maximum(Vector v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+  for (int distance = kLanes / 2; distance > 0; distance /= 2)
+    v = maximum(v, __builtin_shuffle(v, lane_indices() ^ distance));
+  return v[0];
 }
 
 // e^x within 2 ulp for x in [-87, 88]; outside, the value at the nearer end. NaN stays NaN.
