@@ -68,6 +68,8 @@ def tensors(request: dict) -> list[triton.InferInput]:
         array = np.array([[_numpy_value(element) for element in (value if isinstance(value, list) else [value])]])
         if array.dtype.kind == "S":
             array = array.astype(object)  # bytes of any length, as tritonclient wants them
+        if name == "random_seed":
+            array = array.astype(np.uint64)
         tensor = triton.InferInput(name, array.shape, _DATATYPES[array.dtype.kind])
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
