@@ -28,6 +28,7 @@ namespace {
 constexpr int64_t kGroupColumns = 32;
 constexpr size_t kColdBytes = size_t{128} << 20;  // more than a last-level cache
 constexpr double kSecondsPerMeasurement = 0.4;
+constexpr double kSecondsPerRun = 0.001;
 
 const std::map<std::string, WeightType> kTypes = {{"float32", WeightType::kFloat32},
                                                   {"bfloat16", WeightType::kBFloat16},
@@ -119,7 +120,7 @@ class Copies {
   size_t bytes_ = 0;
 };
 
-// The fastest of several runs of a few milliseconds, in seconds a call: other processes only ever add time.
+// The fastest of many runs of a millisecond, in seconds a call: other processes only ever add time.
 double seconds_per_call(Copies& copies, int64_t tokens, ThreadPool& pool, Isa isa) {
   const int64_t rows = copies.next().rows(), columns = copies.next().columns();
   std::vector<float> x(tokens * columns, 0.5f), y(tokens * rows);
@@ -133,7 +134,7 @@ double seconds_per_call(Copies& copies, int64_t tokens, ThreadPool& pool, Isa is
     }
     return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
   };
-  const auto calls = static_cast<int64_t>(0.005 / run(1)) + 1;
+  const auto calls = static_cast<int64_t>(kSecondsPerRun / run(1)) + 1;
   double best = run(calls);
   for (double spent = 0; spent < kSecondsPerMeasurement;) {
     const double seconds = run(calls);

@@ -348,6 +348,15 @@ TEST(a_new_input_is_quantized_anew) {
   }
 }
 
+TEST(no_tokens_are_no_work) {
+  std::mt19937 random(29);
+  ThreadPool pool(2);
+  for (const MatrixShape& shape : {MatrixShape{kF32, 30, 64}, {kInt8, 30, 64, 2}}) {
+    const auto blob = pack_matrix(test::random_matrix(shape, random).source());
+    for (const Isa isa : available_isas()) CHECK(multiply(blob, {}, 0, isa, pool).empty());
+  }
+}
+
 TEST(the_environment_chooses_the_instruction_set) {
   const auto invalid = ErrorCode::kInvalidArgument;
   unsetenv("INFLIGHT_CPU_ISA");

@@ -7,9 +7,10 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kTokensPerTask = 64;        // their inputs fit the second-level cache
-constexpr int64_t kTasksPerThread = 4;        // evens out threads that lose their CPU for a while
-constexpr int64_t kMinTaskBytes = 64 << 10;   // of weights: about 2 µs of reading
+constexpr int64_t kTokensPerTask = 64;       // their inputs fit the second-level cache
+constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose their CPU for a while
+constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
+constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes to read the weights
 
 void (*linear_kernel(Isa isa))(const LinearTask&) {
 #if defined(__x86_64__)
@@ -22,28 +23,35 @@ void (*linear_kernel(Isa isa))(const LinearTask&) {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Into how many tasks to cut the work: none shorter than it is worth, and as many for each thread.
+int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads) {
+  const int64_t bytes = divide_up(layout.rows, kBlockRows) * layout.block_bytes * divide_up(tokens, kTokensPerRead);
+  const int64_t tasks = std::clamp<int64_t>(bytes / kMinTaskBytes, 1, kMaxTasksPerThread * threads);
+  return tasks <= threads ? tasks : tasks / threads * threads;
+}
+
 }  // namespace
 
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa) {
+  if (input.tokens() == 0) return;
   const PackedLayout& layout = weight.layout();
   const bool integer = layout.groups != 0;
   if (integer) input.quantize(layout, pool, isa);
   const auto kernel = linear_kernel(isa);
 
-  const int64_t blocks = divide_up(layout.rows, kBlockRows);
   const int64_t token_tasks = divide_up(input.tokens(), kTokensPerTask);
-  const int64_t min_blocks = divide_up(kMinTaskBytes, layout.block_bytes * std::min(input.tokens(), kTokensPerTask));
-  const int64_t wanted_tasks = divide_up(kTasksPerThread * pool.size(), token_tasks);
-  const int64_t blocks_per_task = std::max(min_blocks, divide_up(blocks, wanted_tasks));
-  const int64_t block_tasks = divide_up(blocks, blocks_per_task);
+  const int64_t blocks = divide_up(layout.rows, kBlockRows);
+  const int64_t tile_blocks = input.tokens() == 1 ? 1 : integer ? 2 : 4;
+  const int64_t tiles = divide_up(blocks, tile_blocks);
+  const int64_t block_tasks = std::min(tiles, divide_up(count_tasks(layout, input.tokens(), pool.size()), token_tasks));
 
   pool.parallel_for(block_tasks * token_tasks, [&](int64_t index) {
-    const int64_t first_block = index % block_tasks * blocks_per_task;
+    const int64_t block_task = index % block_tasks;
     const int64_t first_token = index / block_tasks * kTokensPerTask;
     kernel({.layout = &layout,
             .blocks = weight.blocks(),
-            .first_block = first_block,
-            .last_block = std::min(blocks, first_block + blocks_per_task),
+            .first_block = block_task * tiles / block_tasks * tile_blocks,
+            .last_block = std::min(blocks, (block_task + 1) * tiles / block_tasks * tile_blocks),
             .first_token = first_token,
             .last_token = std::min(input.tokens(), first_token + kTokensPerTask),
             .x = input.rows(),

@@ -8,7 +8,8 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 4096;
+// Up to here the memory sets the pace, and it likes fewer blocks read at the same time.
+constexpr int64_t kMemoryBoundTokens = 2;
 
 __mmask16 lanes_below(int64_t count) { return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff); }
 
@@ -25,7 +26,7 @@ void store_sum(const LinearTask& task, int64_t token, int64_t block, __m512 sum)
 
 constexpr int kFloatTokens = 6;
 constexpr int kFloatBlocks = 4;
-constexpr int64_t kColumnsPerPass = 512;  // so that the tile's weights stay in the second-level cache
+constexpr int64_t kMaxColumnsPerPass = 512;  // so that the tile's weights stay in the second-level cache
 constexpr int64_t kMaxPartialTokens = 64;
 
 struct Float32 {
@@ -50,7 +51,11 @@ struct Float16 {
 template <class Weight, int kTokens, int kBlocks>
 void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t first, int64_t last, float* partial) {
   const std::byte* weights[kBlocks];
-  for (int b = 0; b < kBlocks; ++b) weights[b] = task.blocks + (block + b) * task.layout->block_bytes;
+  const std::byte* ahead[kBlocks];  // of the next pass, or the next tile's first
+  for (int b = 0; b < kBlocks; ++b) {
+    weights[b] = task.blocks + (block + b) * task.layout->block_bytes;
+    ahead[b] = weights[b] + (last < task.layout->columns ? last * Weight::kBytes : kBlocks * task.layout->block_bytes);
+  }
   const float* x[kTokens];
   for (int t = 0; t < kTokens; ++t) x[t] = task.x + (token + t) * task.x_stride;
 
@@ -62,7 +67,10 @@ void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t fi
   }
   for (int64_t k = first; k < last; ++k) {
     __m512 w[kBlocks];
-    for (int b = 0; b < kBlocks; ++b) w[b] = Weight::load(weights[b] + k * Weight::kBytes);
+    for (int b = 0; b < kBlocks; ++b) {
+      w[b] = Weight::load(weights[b] + k * Weight::kBytes);
+      _mm_prefetch(ahead[b] + (k - first) * Weight::kBytes, _MM_HINT_T1);
+    }
     for (int t = 0; t < kTokens; ++t) {
       const __m512 value = _mm512_set1_ps(x[t][k]);
       for (int b = 0; b < kBlocks; ++b) sums[t][b] = _mm512_fmadd_ps(w[b], value, sums[t][b]);
@@ -87,11 +95,13 @@ void multiply_float_blocks(const LinearTask& task, int64_t block) {
       float_tile<Weight, 1, kBlocks>, float_tile<Weight, 2, kBlocks>, float_tile<Weight, 3, kBlocks>,
       float_tile<Weight, 4, kBlocks>, float_tile<Weight, 5, kBlocks>, float_tile<Weight, 6, kBlocks>};
   float partial[kMaxPartialTokens * kBlocks * kBlockRows];
+  const int64_t passes = (task.layout->columns + kMaxColumnsPerPass - 1) / kMaxColumnsPerPass;
+  const int64_t columns_per_pass = (task.layout->columns + passes - 1) / passes;
   for (int64_t first_token = task.first_token; first_token < task.last_token; first_token += kMaxPartialTokens) {
     int64_t last_token = first_token + kMaxPartialTokens;
     if (last_token > task.last_token) last_token = task.last_token;
-    for (int64_t k = 0; k < task.layout->columns; k += kColumnsPerPass) {
-      int64_t last = k + kColumnsPerPass;
+    for (int64_t k = 0; k < task.layout->columns; k += columns_per_pass) {
+      int64_t last = k + columns_per_pass;
       if (last > task.layout->columns) last = task.layout->columns;
       for (int64_t token = first_token; token < last_token;) {
         const int64_t left = last_token - token;
@@ -106,21 +116,25 @@ void multiply_float_blocks(const LinearTask& task, int64_t block) {
 template <class Weight>
 void multiply_floats(const LinearTask& task) {
   int64_t block = task.first_block;
-  for (; block + kFloatBlocks <= task.last_block; block += kFloatBlocks) {
-    multiply_float_blocks<Weight, kFloatBlocks>(task, block);
+  if (task.last_token - task.first_token > kMemoryBoundTokens) {
+    for (; block + kFloatBlocks <= task.last_block; block += kFloatBlocks) {
+      multiply_float_blocks<Weight, kFloatBlocks>(task, block);
+    }
   }
-  for (; block < task.last_block; ++block) multiply_float_blocks<Weight, 1>(task, block);
+  for (; block + 2 <= task.last_block; block += 2) multiply_float_blocks<Weight, 2>(task, block);
+  if (block < task.last_block) multiply_float_blocks<Weight, 1>(task, block);
 }
 
 // ---- integer weights ----
 
 constexpr int kIntegerTokens = 6;
-constexpr int kIntegerBlocks = 2;
+constexpr int kIntegerBlocks = 2;  // also how far ahead weights are fetched from memory
 
 struct Int8 {
   static constexpr bool kHasMinimum = false;
   static constexpr int kOffsetShift = 7;  // stored as q + 128
   static constexpr int64_t kOctetBytes = 128;
+  static constexpr int kSegmentLines = 9;  // cache lines of a segment of 32 columns and its float16 scales, about
   // Columns 0-3 and 4-7 of an octet, 16 rows each.
   static void load(const std::byte* p, __m512i& low, __m512i& high) {
     low = _mm512_loadu_si512(p);
@@ -131,6 +145,7 @@ struct Int4WithMinimum {
   static constexpr bool kHasMinimum = true;
   static constexpr int kOffsetShift = 0;
   static constexpr int64_t kOctetBytes = 64;
+  static constexpr int kSegmentLines = 5;
   static void load(const std::byte* p, __m512i& low, __m512i& high) {
     const __m512i nibble = _mm512_set1_epi8(0x0f);
     const __m512i both = _mm512_loadu_si512(p);
@@ -164,7 +179,9 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
 
   const std::byte* scales[kBlocks];
   const std::byte* weights[kBlocks];
+  const std::byte* ahead[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
+    ahead[b] = task.blocks + (block + b + kIntegerBlocks) * layout.block_bytes;
     scales[b] = task.blocks + (block + b) * layout.block_bytes;
     weights[b] = scales[b] + layout.weight_offset;
   }
@@ -181,6 +198,9 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
   int64_t segment = 0;
   for (int64_t group = 0; group < layout.groups; ++group) {
     for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment) {
+      for (int b = 0; b < kBlocks; ++b) {
+        for (int line = 0; line < Weight::kSegmentLines; ++line, ahead[b] += 64) _mm_prefetch(ahead[b], _MM_HINT_T1);
+      }
       __m512i dots[kTokens][kBlocks];
       for (int t = 0; t < kTokens; ++t) {
         __m512i start = _mm512_setzero_si512();
@@ -195,11 +215,6 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
         __m512i low[kBlocks], high[kBlocks];
         for (int b = 0; b < kBlocks; ++b) {
           Weight::load(weights[b] + octet * Weight::kOctetBytes, low[b], high[b]);
-          if constexpr (kTokens == 1) {
-            for (int64_t line = 0; line < Weight::kOctetBytes; line += 64) {
-              _mm_prefetch(weights[b] + octet * Weight::kOctetBytes + line + kPrefetchBytes, _MM_HINT_T0);
-            }
-          }
         }
         for (int t = 0; t < kTokens; ++t) {
           const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8);
@@ -251,10 +266,12 @@ void multiply_integer_blocks(const LinearTask& task, int64_t block) {
 template <class Weight, int kOctets>
 void multiply_segments(const LinearTask& task) {
   int64_t block = task.first_block;
-  for (; block + kIntegerBlocks <= task.last_block; block += kIntegerBlocks) {
-    multiply_integer_blocks<Weight, kOctets, kIntegerBlocks>(task, block);
+  if (task.last_token - task.first_token > kMemoryBoundTokens) {
+    for (; block + kIntegerBlocks <= task.last_block; block += kIntegerBlocks) {
+      multiply_integer_blocks<Weight, kOctets, kIntegerBlocks>(task, block);
+    }
   }
-  if (block < task.last_block) multiply_integer_blocks<Weight, kOctets, 1>(task, block);
+  for (; block < task.last_block; ++block) multiply_integer_blocks<Weight, kOctets, 1>(task, block);
 }
 
 template <class Weight>

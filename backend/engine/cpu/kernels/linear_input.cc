@@ -7,7 +7,7 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kTokensPerTask = 4;
+constexpr int64_t kColumnsPerTask = 8192;  // of all its tokens together: about 2 µs
 
 void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
 #if defined(__x86_64__)
@@ -56,9 +56,10 @@ void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa
   grow(scaled_sums_, tokens_ * segments);
 
   const auto quantize_row = quantize_row_kernel(isa);
-  pool.parallel_for((tokens_ + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t task) {
-    const int64_t last = std::min(tokens_, (task + 1) * kTokensPerTask);
-    for (int64_t token = task * kTokensPerTask; token < last; ++token) {
+  const int64_t tokens_per_task = std::max<int64_t>(1, kColumnsPerTask / layout.columns);
+  pool.parallel_for((tokens_ + tokens_per_task - 1) / tokens_per_task, [&](int64_t task) {
+    const int64_t last = std::min(tokens_, (task + 1) * tokens_per_task);
+    for (int64_t token = task * tokens_per_task; token < last; ++token) {
       quantize_row({.layout = &layout,
                     .x = rows_ + token * row_stride_,
                     .values = values_.data() + token * layout.packed_columns,
