@@ -23,7 +23,6 @@ ROPE_REQUIRED_KEYS = {
     "yarn": ("factor", "original_max_position_embeddings"),
 }
 ROPE_OPTIONAL_KEYS = {
-    "dynamic": ("original_max_position_embeddings",),
     "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
 }
 
@@ -54,9 +53,7 @@ class ModelConfig:
     pad_id: int
     bos_id: int | None
     hidden_act: str = "silu"
-    mapping: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"world_size": 1, "tp_size": 1, "pp_size": 1}
-    )
+    mapping: dict[str, int] = dataclasses.field(default_factory=lambda: {"world_size": 1, "tp_size": 1, "pp_size": 1})
 
     @property
     def qkv_size(self) -> int:
@@ -114,7 +111,9 @@ class ModelConfig:
         """Reads and checks DIRECTORY/config.json. Raises InflightError naming the file and the field."""
         path = Path(directory) / "config.json"
         if not path.is_file():
-            raise InflightError(f"{directory} is not a checkpoint: it has no config.json (make one with `inflight convert`)")
+            raise InflightError(
+                f"{directory} is not a checkpoint: it has no config.json (make one with `inflight convert`)"
+            )
         return cls.from_dict(JsonObject.load(path).values, str(path))
 
     def save(self, directory: Path | str) -> None:

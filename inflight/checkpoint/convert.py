@@ -1,9 +1,9 @@
 """Hugging Face or GGUF model → checkpoint, a few rows of one matrix at a time."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +17,7 @@ from inflight.checkpoint.source import ModelSource, SourceMatrix
 from inflight.checkpoint.weight_types import DEFAULT_GROUP_SIZE, check_dtype, embedding_type, linear_type
 from inflight.errors import InflightError
 
-_CHUNK_VALUES = 4 * 1024 * 1024  # values in flight: 16 MiB as float32, and a few temporaries of that size
+_CHUNK_VALUES = 1024 * 1024  # values in flight: 4 MiB as float32, and a few temporaries of that size
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Layouts: ggml-common.h of https://github.com/ggml-org/ggml. Q4_0, Q4_1, Q4_K and
 touching a value; Q5_K and Q6_K, which the checkpoint has no type for, become int8 in groups of 32.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType as GgmlType

@@ -7,13 +7,13 @@ import numpy as np
 
 from inflight.checkpoint.config import ModelConfig
 from inflight.checkpoint.gguf_file import GgufFile
+from inflight.checkpoint.sentencepiece_bpe import PieceType
 from inflight.errors import InflightError
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # mistral models call themselves llama
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # GGUF has one end id of each kind; models have more. llama.cpp finds the rest by these texts, and so do we.
 _END_TOKENS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>")
-_CONTROL = 3  # tokenizer.ggml.token_type
 # What Llama 3.1, 3.2 and 3.3 are scaled with; any triple of the same ratios gives the same factors.
 _LLAMA3_ORIGINAL_CONTEXT = 8192
 _LLAMA3_FREQUENCY_FACTORS = (1.0, 4.0)
@@ -53,15 +53,20 @@ def load_config(file: GgufFile, dtype: str) -> ModelConfig:
     metadata = Metadata(file, architecture)
     if file.metadata.get("split.count", 0) not in (0, 1):
         raise InflightError(
-            f"{file.path} is one of {file.metadata['split.count']} parts: join them with `llama-gguf-split --merge` first"
+            f"{file.path} is one of {file.metadata['split.count']} parts: "
+            "join them with `llama-gguf-split --merge` first"
         )
     if metadata.get("expert_count", int, 0):
         raise InflightError(f"{file.path}: {architecture}.expert_count is set; mixtures of experts are not supported")
     heads = metadata.get("attention.head_count", int)
     hidden = metadata.get("embedding_length", int)
     head_size = metadata.get("attention.key_length", int, hidden // heads if heads else 0)
-    _require_equal(file, f"{architecture}.attention.value_length", metadata.get("attention.value_length", int, head_size), head_size)
-    _require_equal(file, f"{architecture}.rope.dimension_count", metadata.get("rope.dimension_count", int, head_size), head_size)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        size = metadata.get(key, int, head_size)
+        if size != head_size:
+            raise InflightError(
+                f"{file.path}: {architecture}.{key} is {size}; only the head size ({head_size}) is supported"
+            )
     if "token_embd.weight" not in file.tensors:
         raise InflightError(f"{file.path}: tensor token_embd.weight is missing")
     vocab_size = file.tensors["token_embd.weight"].shape[0]
@@ -92,11 +97,6 @@ def load_config(file: GgufFile, dtype: str) -> ModelConfig:
         "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1},
     }
     return ModelConfig.from_dict(fields, str(file.path))
-
-
-def _require_equal(file: GgufFile, key: str, value: int, head_size: int) -> None:
-    if value != head_size:
-        raise InflightError(f"{file.path}: {key} is {value}; only the head size ({head_size}) is supported")
 
 
 def _rope(file: GgufFile, metadata: Metadata, head_size: int) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _special_ids(file: GgufFile) -> dict[str, Any]:
     end_ids = [metadata[f"tokenizer.ggml.{key}"] for key in _END_KEYS if f"tokenizer.ggml.{key}" in metadata]
     tokens, types = metadata.get("tokenizer.ggml.tokens", []), metadata.get("tokenizer.ggml.token_type", [])
     if isinstance(tokens, list) and isinstance(types, np.ndarray):  # gguf_tokenizer refuses anything else
-        control = np.flatnonzero(types == _CONTROL).tolist()
+        control = np.flatnonzero(types == PieceType.CONTROL).tolist()
         end_ids += [token_id for token_id in control if token_id < len(tokens) and tokens[token_id] in _END_TOKENS]
     end_ids = list(dict.fromkeys(end_ids))
     pad_id = metadata.get("tokenizer.ggml.padding_token_id", end_ids[0] if end_ids else 0)

@@ -21,7 +21,19 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
-_SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+_SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _SCALAR_TYPES = {code: np.dtype(name) for code, name in _SCALARS.items()}
 _MAX_DIMENSIONS = 4
 
@@ -91,7 +103,8 @@ class GgufFile:
         block_size, block_bytes = GGML_QUANT_SIZES[tensor_type]
         if shape[-1] % block_size:
             raise InflightError(
-                f"{self.path}: tensor {name} has rows of {shape[-1]}; {tensor_type.name} needs a multiple of {block_size}"
+                f"{self.path}: tensor {name} has rows of {shape[-1]}; "
+                f"{tensor_type.name} needs a multiple of {block_size}"
             )
         rows, row_bytes = math.prod(shape[:-1]), shape[-1] // block_size * block_bytes
         start = data_start + offset

@@ -9,6 +9,7 @@ from inflight.checkpoint import gguf_config, gguf_tokenizer
 from inflight.checkpoint.gguf_blocks import MATRIX_TYPES, decode_rows
 from inflight.checkpoint.gguf_file import GgufFile, GgufTensor
 from inflight.checkpoint.huggingface_tokenizer import check_vocabulary
+from inflight.checkpoint.matrix import Matrix
 from inflight.checkpoint.source import SourceMatrix
 from inflight.errors import InflightError
 
@@ -46,8 +47,9 @@ class GgufSource:
         tensor = self._find(f"{name}.weight", (rows, columns))
         order = self._row_order(name, rows)
 
-        def read(start: int, stop: int):
-            return decode_rows(tensor.type, tensor.data[start:stop] if order is None else tensor.data[order[start:stop]])
+        def read(start: int, stop: int) -> Matrix:
+            rows = slice(start, stop) if order is None else order[start:stop]
+            return decode_rows(tensor.type, tensor.data[rows])
 
         return SourceMatrix(name, (rows, columns), MATRIX_TYPES[tensor.type], read)
 
@@ -91,7 +93,9 @@ class GgufSource:
             )
         if tensor.type not in MATRIX_TYPES:
             supported = ", ".join(supported_type.name for supported_type in MATRIX_TYPES)
-            raise InflightError(f"{self._file.path}: tensor {name} has type {tensor.type.name}; supported are {supported}")
+            raise InflightError(
+                f"{self._file.path}: tensor {name} has type {tensor.type.name}; supported are {supported}"
+            )
         return tensor
 
     def _most_common_dtype(self) -> str:

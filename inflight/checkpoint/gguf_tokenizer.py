@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import Tokenizer, decoders, models
 
 from inflight.checkpoint.gguf_file import GgufFile
 from inflight.checkpoint.gguf_pretokenizers import FLAVORS
+from inflight.checkpoint.sentencepiece_bpe import (
+    PieceType,
+    add_typed_tokens,
+    build_sentencepiece_bpe,
+    start_and_end,
+)
 from inflight.errors import InflightError
-
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # tokenizer.ggml.token_type
-_SPACE = "\u2581"  # SentencePiece's
 
 
 def save_tokenizer(file: GgufFile, directory: Path) -> None:
@@ -41,7 +44,9 @@ class TokenizerMetadata:
         if self.kind not in ("gpt2", "llama"):
             self._fail("model", self.kind, "gpt2 (byte-level BPE) or llama (SentencePiece BPE)")
         self.tokens = self._strings("tokens")
-        self.token_types = self._numbers("token_type") if self._has("token_type") else [_NORMAL] * len(self.tokens)
+        self.token_types = (
+            self._numbers("token_type") if self._has("token_type") else [int(PieceType.NORMAL)] * len(self.tokens)
+        )
         self.vocabulary = {token or f"[EMPTY_{i}]": i for i, token in enumerate(self.tokens)}
         if len(self.vocabulary) != len(self.tokens):
             self._fail("tokens", "ambiguous", "every token once")
@@ -57,15 +62,15 @@ class TokenizerMetadata:
         self.bos, self.eos = self._token("bos_token_id"), self._token("eos_token_id")
 
     def build(self) -> Tokenizer:
-        tokenizer = self._byte_level_bpe() if self.kind == "gpt2" else self._sentencepiece_bpe()
-        tokenizer.add_tokens(
-            [
-                AddedToken(token, normalized=False, special=token_type != _USER_DEFINED)
-                for token, token_type in zip(self.tokens, self.token_types)
-                if token and token_type in (_UNKNOWN, _CONTROL, _USER_DEFINED)
-            ]
-        )
-        tokenizer.post_processor = self._post_processor()
+        try:
+            tokenizer = self._byte_level_bpe() if self.kind == "gpt2" else self._sentencepiece_bpe()
+        except InflightError:
+            raise
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise InflightError(f"{self._path}: tokenizer.ggml.merges do not fit the tokens: {error}") from error
+        add_typed_tokens(tokenizer, self.tokens, self.token_types)
+        start, end = self.bos if self.adds_bos else None, self.eos if self.adds_eos else None
+        tokenizer.post_processor = start_and_end(tokenizer, start, end)
         return tokenizer
 
     def config(self) -> dict[str, Any]:
@@ -86,7 +91,7 @@ class TokenizerMetadata:
 
     def _byte_level_bpe(self) -> Tokenizer:
         merges = [tuple(merge.split(" ")) for merge in self._strings("merges")]
-        tokenizer = Tokenizer(self._bpe(merges, ignore_merges=self.flavor.ignore_merges))
+        tokenizer = Tokenizer(models.BPE(self.vocabulary, merges, ignore_merges=self.flavor.ignore_merges))
         normalizer = self.flavor.normalizer()
         if normalizer is not None:
             tokenizer.normalizer = normalizer
@@ -96,45 +101,12 @@ class TokenizerMetadata:
 
     def _sentencepiece_bpe(self) -> Tokenizer:
         unknown = self._token("unknown_token_id")
-        if unknown is None:
-            unknown = next((t for t, kind in zip(self.tokens, self.token_types) if kind == _UNKNOWN), None)
-        tokenizer = Tokenizer(
-            self._bpe(self._merges_from_scores(), unk_token=unknown, fuse_unk=True, byte_fallback=True)
-        )
-        # A space before every stretch of text between special tokens, as SentencePiece's add_dummy_prefix
+        if unknown is None and PieceType.UNKNOWN in self.token_types:
+            unknown = self.tokens[self.token_types.index(PieceType.UNKNOWN)]
         adds_space = self._get("add_space_prefix", bool, True)
-        replace = normalizers.Replace(" ", _SPACE)
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), replace]) if adds_space else replace
-        steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-        tokenizer.decoder = decoders.Sequence(steps + ([decoders.Strip(" ", 1, 0)] if adds_space else []))
-        return tokenizer
-
-    def _bpe(self, merges: list[tuple[str, ...]], **options: Any) -> models.BPE:
-        try:
-            return models.BPE(vocab=self.vocabulary, merges=merges, **options)
-        except Exception as error:  # the tokenizers library raises plain Exception
-            raise InflightError(f"{self._path}: tokenizer.ggml.merges do not fit the tokens: {error}") from error
-
-    def _merges_from_scores(self) -> list[tuple[str, str]]:
-        """SentencePiece merges the pair that makes the piece of the highest score; so do these, in this order."""
-        scores = self._numbers("scores")
-        pieces = {t for t, kind in zip(self.tokens, self.token_types) if kind not in (_UNKNOWN, _CONTROL)}
-        order = sorted((token for token in pieces if len(token) > 1), key=lambda t: -scores[self.vocabulary[t]])
-        return [
-            (piece[:cut], piece[cut:])
-            for piece in order
-            for cut in range(1, len(piece))
-            if piece[:cut] in pieces and piece[cut:] in pieces
-        ]
-
-    def _post_processor(self) -> processors.PostProcessor:
-        special = [(token, self.vocabulary[token]) for token in (self.bos, self.eos) if token is not None]
-        before = [self.bos] if self.adds_bos and self.bos is not None else []
-        after = [self.eos] if self.adds_eos and self.eos is not None else []
-        if not before and not after:
-            return processors.ByteLevel(trim_offsets=False)
-        pair = [*before, "$A", *after, *(f"{token}:1" for token in before), "$B:1", *(f"{t}:1" for t in after)]
-        return processors.TemplateProcessing(single=[*before, "$A", *after], pair=pair, special_tokens=special)
+        return build_sentencepiece_bpe(
+            list(self.vocabulary), self._numbers("scores"), self.token_types, unknown, adds_space
+        )
 
     def _token(self, key: str) -> str | None:
         if not self._has(key):

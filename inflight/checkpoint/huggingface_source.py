@@ -108,7 +108,9 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsReader]:
         found = sorted(path.name for path in directory.glob("*.bin")) + sorted(
             path.name for path in directory.glob("*.gguf")
         )
-        hint = f" (found {', '.join(found)}: give the GGUF file itself, or save the model as safetensors)" if found else ""
+        hint = (
+            f" (found {', '.join(found)}: give the GGUF file itself, or save the model as safetensors)" if found else ""
+        )
         raise InflightError(f"{directory} has neither model.safetensors nor model.safetensors.index.json{hint}")
     weight_map = JsonObject.load(index).object("weight_map")
     readers: dict[str, SafetensorsReader] = {}

@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from inflight.errors import InflightError
 
@@ -19,9 +19,7 @@ def staged_directory(out: Path, format_name: str) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     if not _may_replace(out, format_name):
-        raise InflightError(
-            f"{out} exists and is not an {format_name} directory: remove it or choose another --out"
-        )
+        raise InflightError(f"{out} exists and is not an {format_name} directory: remove it or choose another --out")
     stage = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         shutil.rmtree(stage, ignore_errors=True)

@@ -9,9 +9,9 @@ as uint16.
 import json
 import math
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable
 
 import numpy as np
 
@@ -107,9 +107,7 @@ class SafetensorsReader:
         if not well_formed:
             raise InflightError(f"{self.path}: malformed header entry of tensor {name}: {entry}")
         if dtype not in NUMPY_TYPES:
-            raise InflightError(
-                f"{self.path}: tensor {name} has dtype {dtype}; supported are {', '.join(NUMPY_TYPES)}"
-            )
+            raise InflightError(f"{self.path}: tensor {name} has dtype {dtype}; supported are {', '.join(NUMPY_TYPES)}")
         expected = math.prod(shape) * NUMPY_TYPES[dtype].itemsize
         if end - begin != expected:
             raise InflightError(

@@ -1,8 +1,9 @@
 """What a model to convert looks like to the converter, whichever file format it comes in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Protocol
 
 import numpy as np
 

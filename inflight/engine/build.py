@@ -2,8 +2,8 @@
 
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from inflight.engine.machine import available_memory, num_cpus
 from inflight.engine.plan import Machine, MemoryPlan, make_plan
 from inflight.engine.sizes import are_half, packed_bytes, vector_bytes
 
-_CHUNK_VALUES = 4 * 1024 * 1024  # values in flight while a matrix changes its type
+_CHUNK_VALUES = 1024 * 1024  # values in flight while a matrix changes its type
 _PROBED_ROWS = 16
 
 
@@ -41,8 +41,7 @@ def build_engine(
             sequence (before any work), or `out` cannot be written.
     """
     reader = CheckpointReader(Path(checkpoint))
-    types = {stored.name: _target_type(stored, options) for stored in reader.matrices}
-    plan = plan_engine(reader, types, options)
+    plan = plan_engine(reader, options)
     if progress:
         print(plan, flush=True)
     tokenizer = Path(checkpoint) / "tokenizer"
@@ -50,14 +49,15 @@ def build_engine(
     model = reader.config if options.dtype == "auto" else dataclasses.replace(reader.config, dtype=options.dtype)
     config = EngineConfig(model, plan.config)
     with staged_directory(Path(out), FORMAT) as stage:
-        _write_weights(stage / "rank0.safetensors", reader, types, progress)
+        _write_weights(stage / "rank0.safetensors", reader, _target_types(reader, options), progress)
         shutil.copytree(tokenizer, stage / "tokenizer")
         config.save(stage)
     return config
 
 
-def plan_engine(reader: CheckpointReader, types: dict[str, MatrixType], options: BuildOptions) -> MemoryPlan:
+def plan_engine(reader: CheckpointReader, options: BuildOptions) -> MemoryPlan:
     """The memory plan for this checkpoint on this machine. Raises InflightError when no sequence fits."""
+    types = _target_types(reader, options)
     weights = vector_bytes(reader.config) + sum(
         packed_bytes(types[stored.name], stored.rows, stored.columns, _has_half_scales(reader, stored, types))
         for stored in reader.matrices
@@ -65,9 +65,13 @@ def plan_engine(reader: CheckpointReader, types: dict[str, MatrixType], options:
     return make_plan(reader.config, options, weights, Machine(available_memory(), num_cpus()))
 
 
-def _target_type(stored: StoredMatrix, options: BuildOptions) -> MatrixType:
-    choose = embedding_type if stored.name in (canonical.EMBEDDING, canonical.LM_HEAD) else linear_type
-    return choose(stored.name, stored.type, stored.columns, options.dtype)
+def _target_types(reader: CheckpointReader, options: BuildOptions) -> dict[str, MatrixType]:
+    """The type of each matrix in the engine."""
+    types = {}
+    for stored in reader.matrices:
+        choose = embedding_type if stored.name in (canonical.EMBEDDING, canonical.LM_HEAD) else linear_type
+        types[stored.name] = choose(stored.name, stored.type, stored.columns, options.dtype)
+    return types
 
 
 def _has_half_scales(reader: CheckpointReader, stored: StoredMatrix, types: dict[str, MatrixType]) -> bool:

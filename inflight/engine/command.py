@@ -9,7 +9,17 @@ from inflight.engine.build import build_engine
 from inflight.engine.config import DEVICES, BuildOptions
 from inflight.engine.plan import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_NUM_TOKENS, DEFAULT_TOKENS_PER_BLOCK
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {
+    "": 1,
+    "K": 1 << 10,
+    "M": 1 << 20,
+    "G": 1 << 30,
+    "T": 1 << 40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="memory of the KV cache, such as 2GiB (default: half of what the machine has left)",
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="what the engine runs on (default %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="what the engine runs on (default %(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -12,7 +12,9 @@ from inflight.cli import main
 
 
 def test_converts_and_says_what(tiny_directory, tmp_path, capsys):
-    assert main(["convert", str(tiny_directory("llama")), "--out", str(tmp_path / "deep" / "out"), "--dtype", "int8"]) == 0
+    assert (
+        main(["convert", str(tiny_directory("llama")), "--out", str(tmp_path / "deep" / "out"), "--dtype", "int8"]) == 0
+    )
     printed = capsys.readouterr()
     assert "llama, 2 layers, hidden size 64, vocabulary 480, int8" in printed.out
     assert "convert: 100%" in printed.err
@@ -77,32 +79,33 @@ from inflight.checkpoint.convert import convert_checkpoint, open_source
 import inflight.checkpoint.huggingface_source, transformers
 open_source(__import__("pathlib").Path(sys.argv[1]))
 tracemalloc.start()
-convert_checkpoint(sys.argv[1], sys.argv[2], dtype=sys.argv[3], progress=False)
-print(tracemalloc.get_traced_memory()[1])
+for dtype in ("auto", "int4"):
+    tracemalloc.reset_peak()
+    convert_checkpoint(sys.argv[1], sys.argv[2], dtype=dtype, progress=False)
+    print(tracemalloc.get_traced_memory()[1])
 """
 
 
-@pytest.mark.parametrize("dtype", ["auto", "int4"])
-def test_memory_stays_near_the_largest_tensor(dtype, tiny_directory, tmp_path):
+def test_memory_stays_near_the_largest_tensor(tiny_directory, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     config = json.loads((tiny_directory("llama") / "config.json").read_text())
-    sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=6, num_key_value_heads=4, head_dim=256)
+    sizes = dict(hidden_size=512, intermediate_size=4096, num_hidden_layers=7, num_key_value_heads=4, head_dim=128)
     (source / "config.json").write_text(json.dumps(config | sizes))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (source / name).write_bytes((tiny_directory("llama") / name).read_bytes())
-    shapes = {"model.embed_tokens": (480, 1024), "lm_head": (480, 1024), "model.norm": (1024,)}
-    for layer in range(6):
-        parts = {f"self_attn.{part}_proj": (1024, 1024) for part in "qkvo"}
-        parts |= {f"mlp.{part}_proj": (4096, 1024) for part in ("gate", "up")} | {"mlp.down_proj": (1024, 4096)}
-        parts |= {"input_layernorm": (1024,), "post_attention_layernorm": (1024,)}
+    shapes = {"model.embed_tokens": (480, 512), "lm_head": (480, 512), "model.norm": (512,)}
+    for layer in range(7):
+        parts = {f"self_attn.{part}_proj": (512, 512) for part in "qkvo"}
+        parts |= {f"mlp.{part}_proj": (4096, 512) for part in ("gate", "up")} | {"mlp.down_proj": (512, 4096)}
+        parts |= {"input_layernorm": (512,), "post_attention_layernorm": (512,)}
         shapes |= {f"model.layers.{layer}.{part}": shape for part, shape in parts.items()}
     with SafetensorsWriter(source / "model.safetensors", [f"{name}.weight" for name in shapes]) as writer:
         for name, shape in shapes.items():
             writer.write(f"{name}.weight", "F32", np.full(shape, 0.5, np.float32))
     weights = (source / "model.safetensors").stat().st_size
-    largest = 2 * 4096 * 1024 * 4  # gate and up, fused
-    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "out"), dtype]
-    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert weights > 12 * largest
-    assert peak < 2.5 * largest
+    largest = 2 * 4096 * 512 * 4  # gate and up, fused
+    command = [sys.executable, "-c", MEASURE, str(source), str(tmp_path / "out")]
+    peaks = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert weights > 10 * largest
+    assert max(map(int, peaks)) < 2 * largest

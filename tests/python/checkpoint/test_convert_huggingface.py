@@ -111,10 +111,10 @@ def test_int8_is_per_channel(tiny_directory, tiny_reference, tmp_path):
 
 
 @pytest.mark.parametrize("group_size", [16, 32])
-def test_int4_is_by_groups_with_minimums_and_spares_the_embeddings(group_size, tiny_directory, tiny_reference, tmp_path):
-    convert_checkpoint(
-        tiny_directory("llama"), tmp_path / "out", dtype="int4", progress=False, group_size=group_size
-    )
+def test_int4_is_by_groups_with_minimums_and_spares_the_embeddings(
+    group_size, tiny_directory, tiny_reference, tmp_path
+):
+    convert_checkpoint(tiny_directory("llama"), tmp_path / "out", dtype="int4", progress=False, group_size=group_size)
     tensors = load_file(tmp_path / "out" / "rank0.safetensors")
     stored = checkpoint_weights.load(tmp_path / "out")
     for name, value in checkpoint_weights.expected(tiny_reference("llama")).items():
@@ -216,8 +216,14 @@ def test_tokenizer_and_chat_template_come_along(tmp_path, copy):
         (dict(num_hidden_layers=1), "has no tensor model.layers.1"),
         (dict(intermediate_size=128), "mlp.gate_proj.weight has shape [96, 64]"),
         (dict(num_key_value_heads=3), "num_key_value_heads is 3; expected a divisor of num_attention_heads (4)"),
-        (dict(rope_parameters=dict(rope_type="longrope", rope_theta=1e4, short_factor=[1] * 8, long_factor=[1] * 8,
-                                   factor=2.0)), "RoPE type is longrope"),
+        (
+            dict(
+                rope_parameters=dict(
+                    rope_type="longrope", rope_theta=1e4, short_factor=[1] * 8, long_factor=[1] * 8, factor=2.0
+                )
+            ),
+            "RoPE type is longrope",
+        ),
         (dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         (dict(quantization_config=dict(quant_method="awq")), "quantization_config"),
         (dict(attention_bias=True), "lack tensor model.layers.0.self_attn.q_proj.bias of shape [64]"),

@@ -5,7 +5,8 @@ from functools import cache
 
 import gguf
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from sentencepiece_reference import CORPUS, TEXTS, llama_cpp_sentencepiece, pieces_and_scores
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from inflight.checkpoint.gguf_file import GgufFile
@@ -13,21 +14,12 @@ from inflight.checkpoint.gguf_pretokenizers import FLAVORS
 from inflight.checkpoint.gguf_tokenizer import save_tokenizer
 from inflight.errors import InflightError
 
-TEXTS = [
-    "Hello world! It's 2024, isn't it? They'LL pay $1,234.56.",
-    "  several   spaces\n\n\nand lines \t tabs  \r\n end ",
-    "Ünïcödé naïve café — “quotes” … 👩‍👩‍👧‍👦 你好，世界！123٣½ 日本語 한국어",
-    "def f(x):\n    return x ** 2  # comment\n",
-    "<|im_start|>user\nhi<|im_end|>\n<think> so",
-    "",
-    " leading",
-]
-CORPUS = [*TEXTS, "2024 1234 2024 1234", "the return of the naïve café user's comments"] * 4
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
 USER_DEFINED = ["<think>"]
 
 LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2_SPLIT = LLAMA3_SPLIT.replace("{1,3}", "")
 
@@ -145,7 +137,9 @@ def test_a_whole_piece_that_is_a_token_wins_over_merges_in_llama3(tmp_path):
     original = Tokenizer.from_str(byte_level("llama-bpe").to_str())
     model = json.loads(original.to_str())["model"]
     vocabulary = model["vocab"] | {"xyzzy": len(ordered_tokens(original))}
-    original.model = models.BPE(vocab=vocabulary, merges=[tuple(merge) for merge in model["merges"]], ignore_merges=True)
+    original.model = models.BPE(
+        vocab=vocabulary, merges=[tuple(merge) for merge in model["merges"]], ignore_merges=True
+    )
     tokenizer = load(write_byte_level(tmp_path / "model.gguf", original, "llama-bpe"), tmp_path)
     assert tokenizer.encode("xyzzy", add_special_tokens=False).tokens == ["xyzzy"]
 
@@ -198,21 +192,6 @@ def test_configuration_and_chat_template(tmp_path):
 # SentencePiece
 
 
-@cache  # training breaks ties differently every time
-def pieces_and_scores() -> tuple[list[str], list[float], list[int]]:
-    """A trained vocabulary: <unk>, <s>, </s>, 256 bytes, merged pieces by falling score, characters, a user's token."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=300, show_progress=False, limit_alphabet=60))
-    vocabulary = trained.get_vocab()
-    merged = [token for token in sorted(vocabulary, key=vocabulary.get) if len(token) > 1]
-    letters = [token for token in vocabulary if len(token) == 1]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *merged, *letters, "<think>"]
-    scores = [0.0] * 259 + [-float(i) for i in range(len(merged))] + [-1e9] * len(letters) + [0.0]
-    kinds = [2, 3, 3] + [6] * 256 + [1] * (len(merged) + len(letters)) + [4]
-    return tokens, scores, kinds
-
-
 def write_sentencepiece(path, edit=lambda writer: None) -> GgufFile:
     tokens, scores, kinds = pieces_and_scores()
 
@@ -227,27 +206,6 @@ def write_sentencepiece(path, edit=lambda writer: None) -> GgufFile:
         edit(writer)
 
     return write_gguf(path, tokens, add)
-
-
-def llama_cpp_sentencepiece(text: str, adds_space: bool) -> list[int]:
-    """llm_tokenizer_spm: merge the neighbors whose piece has the highest score, leftmost first; bytes for the rest."""
-    tokens, scores, _ = pieces_and_scores()
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    symbols = list(((" " if adds_space and text else "") + text).replace(" ", "\u2581"))
-    while True:
-        candidates = [
-            (-scores[vocabulary[left + right]], i)
-            for i, (left, right) in enumerate(zip(symbols, symbols[1:]))
-            if left + right in vocabulary
-        ]
-        if not candidates:
-            break
-        i = min(candidates)[1]
-        symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
-    ids = []
-    for symbol in symbols:
-        ids += [vocabulary[symbol]] if symbol in vocabulary else [3 + byte for byte in symbol.encode()]
-    return ids
 
 
 @pytest.mark.parametrize("adds_space", [True, False])

@@ -30,7 +30,9 @@ def test_even_columns_lie_in_the_low_nibble():
 
 
 def test_bfloat16_is_rounded_to_nearest_even_as_torch_does():
-    values = np.concatenate([random_values().ravel(), [0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 3e38, 1e-40]]).astype(np.float32)
+    values = np.concatenate([random_values().ravel(), [0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, 3e38, 1e-40]]).astype(
+        np.float32
+    )
     expected = torch.from_numpy(values).bfloat16().float().numpy()
     assert np.array_equal(bfloat16_to_float32(float32_to_bfloat16(values)), expected)
 

@@ -13,7 +13,7 @@ from inflight.checkpoint.convert import convert_checkpoint
 from inflight.checkpoint.reader import CheckpointReader
 from inflight.checkpoint.safetensors import SafetensorsReader
 from inflight.cli import main
-from inflight.engine.build import _target_type, build_engine, plan_engine
+from inflight.engine.build import build_engine, plan_engine
 from inflight.engine.command import parse_bytes
 from inflight.engine.config import BuildOptions, EngineConfig
 from inflight.errors import InflightError
@@ -42,7 +42,7 @@ def test_plan_foretells_the_weights_to_the_byte(dtype, where, tiny_directory, ch
         checkpoint = tmp_path / "checkpoint"
         convert_checkpoint(tiny_directory("llama"), checkpoint, dtype=dtype, progress=False)
     reader = CheckpointReader(checkpoint)
-    plan = plan_engine(reader, {stored.name: _target_type(stored, options) for stored in reader.matrices}, options)
+    plan = plan_engine(reader, options)
     config = build_engine(checkpoint, tmp_path / "engine", options, progress=False)
     written = SafetensorsReader(tmp_path / "engine" / "rank0.safetensors")
     assert plan.weights == sum(info.stop - info.start for info in written.tensors.values())
@@ -62,7 +62,7 @@ def test_smollm2_keeps_float16_scales(smollm2_gguf, tmp_path):
     convert_checkpoint(smollm2_gguf, tmp_path / "checkpoint", progress=False)
     reader = CheckpointReader(tmp_path / "checkpoint")
     options = BuildOptions(**SMALL | dict(kv_cache_memory=64 << 20))
-    plan = plan_engine(reader, {stored.name: stored.type for stored in reader.matrices}, options)
+    plan = plan_engine(reader, options)
     build_engine(tmp_path / "checkpoint", tmp_path / "engine", options, progress=False)
     written = SafetensorsReader(tmp_path / "engine" / "rank0.safetensors")
     assert plan.weights == sum(info.stop - info.start for info in written.tensors.values())
@@ -79,11 +79,10 @@ print(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read()).group(1)
 def test_plan_foretells_the_activations(checkpoint, tmp_path):
     """Two engines that differ in max_num_tokens alone: their processes differ in size as their plans do."""
     reader = CheckpointReader(checkpoint)
-    types = {stored.name: stored.type for stored in reader.matrices}
     planned, measured = [], []
     for max_num_tokens in (64, 64 + 200_000):
         options = BuildOptions(**SMALL | dict(max_num_tokens=max_num_tokens))
-        planned.append(plan_engine(reader, types, options).activations)
+        planned.append(plan_engine(reader, options).activations)
         build_engine(checkpoint, tmp_path / "engine", options, progress=False)
         command = [sys.executable, "-c", VIRTUAL_SIZE, str(tmp_path / "engine")]
         measured.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1024)
@@ -106,7 +105,10 @@ def test_command_prints_the_plan_first(checkpoint, tmp_path, capsys):
         (["--kv-cache-memory", "4KiB", "--max-seq-len", "128"], "pass --kv-cache-memory 1MiB or more"),
         (["--max-seq-len", "257"], "this model's positions end at 256: pass --max-seq-len 256 or less"),
         (["--tokens-per-block", "3"], "--tokens-per-block is 3; expected a power of two"),
-        (["--max-batch-size", "9", "--max-num-tokens", "8"], "--max-num-tokens is 8; expected at least --max-batch-size"),
+        (
+            ["--max-batch-size", "9", "--max-num-tokens", "8"],
+            "--max-num-tokens is 8; expected at least --max-batch-size",
+        ),
     ],
 )
 def test_refusals_come_before_any_work(arguments, message, checkpoint, tmp_path, capsys):
@@ -165,7 +167,10 @@ QKV = "transformer.layers.1.attention.qkv.weight"
         (lambda c: edit_config(c, qkv_bias=True), "has no tensor transformer.layers.0.attention.qkv.bias"),
         (lambda c: replace_tensor(c, QKV, lambda w: w[:, :32].copy()), f"{QKV} is F32 [128, 32]"),
         (lambda c: replace_tensor(c, QKV, lambda w: w.astype("float64")), f"{QKV} is F64 [128, 64]"),
-        (lambda c: replace_tensor(c, QKV, lambda w: w.astype("int8")), "has no tensor transformer.layers.1.attention.qkv.scale"),
+        (
+            lambda c: replace_tensor(c, QKV, lambda w: w.astype("int8")),
+            "has no tensor transformer.layers.1.attention.qkv.scale",
+        ),
         (lambda c: replace_tensor(c, "transformer.ln_f.weight", lambda w: w.astype("float16")), "asks for F32 [64]"),
     ],
 )

@@ -41,7 +41,12 @@ def test_saved_configurations_load_again(config, tmp_path):
         ("build_config", "device", "cuda", "build_config: device is 'cuda'; expected one of cpu"),
         ("build_config", "max_seq_len", 1, "build_config: max_seq_len is 1; expected an integer of at least 2"),
         ("build_config", "tokens_per_block", 24, "build_config: tokens_per_block is 24; expected a power of two"),
-        ("build_config", "max_num_tokens", 3, "build_config: max_num_tokens is 3; expected at least max_batch_size (4)"),
+        (
+            "build_config",
+            "max_num_tokens",
+            3,
+            "build_config: max_num_tokens is 3; expected at least max_batch_size (4)",
+        ),
         ("build_config", "kv_cache_dtype", "fp8", "kv_cache_dtype is 'fp8'; expected one of float32"),
         ("pretrained_config", "hidden_size", None, "pretrained_config: hidden_size is None; expected an integer"),
     ],

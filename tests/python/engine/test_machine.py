@@ -22,7 +22,10 @@ def test_version_2_counts_page_cache_as_free_and_looks_at_every_level(tmp_path):
     group = "sys__fs__cgroup__a"
     write(tmp_path, **{f"{group}__memory.max": "3000000", f"{group}__memory.current": "2000000"})
     write(tmp_path, **{f"{group}__memory.stat": "anon 1\ninactive_file 500000\n"})
-    write(tmp_path, **{f"{group}__b__memory.max": "max", f"{group}__b__memory.current": "1", f"{group}__b__memory.stat": ""})
+    write(
+        tmp_path,
+        **{f"{group}__b__memory.max": "max", f"{group}__b__memory.current": "1", f"{group}__b__memory.stat": ""},
+    )
     assert available_memory(tmp_path) == 1500000
 
 

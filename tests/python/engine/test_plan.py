@@ -120,7 +120,9 @@ def remedy(error, name):
 
 
 def test_refusal_names_values_that_fit():
-    with pytest.raises(InflightError, match="cannot hold one sequence: 8192 tokens take 360.0 MiB, --kv-cache-memory") as error:
+    with pytest.raises(
+        InflightError, match="cannot hold one sequence: 8192 tokens take 360.0 MiB, --kv-cache-memory"
+    ) as error:
         plan(kv_cache_memory=100 * MIB, max_seq_len=8192)
     memory = int(remedy(error, "--kv-cache-memory").removesuffix("MiB")) * MIB
     assert plan(kv_cache_memory=memory, max_seq_len=8192).num_full_sequences == 1

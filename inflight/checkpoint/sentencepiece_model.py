@@ -1,0 +1,91 @@
+"""SentencePiece's tokenizer.model, read without its library: the few fields of the protocol buffer we need.
+
+https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inflight.checkpoint.sentencepiece_bpe import PieceType
+from inflight.errors import InflightError
+
+_BPE = 2  # TrainerSpec.ModelType
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+@dataclass
+class SentencePieceModel:
+    """tokens, scores, types: one entry for each id. adds_space: before a text (add_dummy_prefix)."""
+
+    tokens: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
+    adds_space: bool = True
+
+    @classmethod
+    def load(cls, path: Path) -> "SentencePieceModel":
+        """Raises InflightError for a damaged file, a model that is not BPE, or one that normalizes its text."""
+        model = cls()
+        removes_spaces, character_map, kind = True, b"", 1
+        try:
+            for number, value in _fields(path.read_bytes()):
+                if number == 1:
+                    model._add_piece(value)
+                elif number == 2:
+                    kind = dict(_fields(value)).get(3, kind)
+                elif number == 3:
+                    normalizer = dict(_fields(value))
+                    character_map = normalizer.get(2, b"")
+                    model.adds_space = bool(normalizer.get(3, True))
+                    removes_spaces = bool(normalizer.get(4, True))
+        except (ValueError, IndexError, TypeError, struct.error) as error:
+            raise InflightError(f"{path} is not a SentencePiece model: {error}") from error
+        if not model.tokens:
+            raise InflightError(f"{path} is not a SentencePiece model: it has no pieces")
+        if kind != _BPE or removes_spaces or character_map:
+            raise InflightError(
+                f"{path} is not a plain BPE model as Llama's and Mistral's: "
+                "save the tokenizer as tokenizer.json with transformers first"
+            )
+        return model
+
+    def _add_piece(self, data: bytes) -> None:
+        piece = dict(_fields(data))
+        self.tokens.append(piece[1].decode() if 1 in piece else "")
+        self.scores.append(struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0)
+        self.types.append(piece.get(3, int(PieceType.NORMAL)))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of one message; the wire format of protocol buffers."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if wire_type == _BYTES:
+            length, position = _varint(data, position)
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
+        else:
+            raise ValueError(f"unknown wire type {wire_type}")
+        if position + length > len(data):
+            raise ValueError("it is truncated")
+        yield number, data[position : position + length]
+        position += length
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
