@@ -10,8 +10,9 @@
 
 namespace inflight::triton {
 
-// Responses a second over all requests, unless the parameter max_responses_per_second says otherwise.
-inline constexpr int32_t kDefaultMaxResponsesPerSecond = 2000;
+// Responses a second over all requests, unless the parameter max_responses_per_second says otherwise: what one instance
+// of the Python postprocessing keeps up with on two busy cores, so that responses do not queue before it.
+inline constexpr int32_t kDefaultMaxResponsesPerSecond = 1000;
 
 // What config.pbtxt says, checked and typed.
 struct ModelConfig {

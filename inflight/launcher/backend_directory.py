@@ -7,17 +7,25 @@ import inflight
 from inflight.errors import InflightError
 from inflight.launcher.tritonserver import TritonInstallation
 
-LIBRARY = "libtriton_inflight.so"
 STUB = "triton_python_backend_stub"
 
 
 def find_backend_library() -> Path:
-    """libtriton_inflight.so as CMake installs it into the package."""
+    """The backend's library as CMake installs it into the package."""
+    return _find_library("inflight/libtriton_inflight.so")
+
+
+def find_waiting_send() -> Path:
+    """The library to preload into tritonserver, see backend/triton/waiting_send.cc."""
+    return _find_library("libinflight_waiting_send.so")
+
+
+def _find_library(name: str) -> Path:
     for package in inflight.__path__:
-        library = Path(package).absolute() / "backends" / "inflight" / LIBRARY
+        library = Path(package).absolute() / "backends" / name
         if library.is_file():
             return library
-    raise InflightError(f"{LIBRARY} is not in the installed inflight package: build it with `pip install .`")
+    raise InflightError(f"{name} is not in the installed inflight package: build it with `pip install .`")
 
 
 def prepare_backend_directory(directory: Path, installation: TritonInstallation, library: Path) -> None:

@@ -9,14 +9,16 @@ from inflight.errors import InflightError
 from inflight.launcher.tritonserver import TritonInstallation
 
 
-def server_environment(installation: TritonInstallation) -> dict[str, str]:
-    """This process's environment, extended so that the python backend runs this interpreter with its packages.
+def server_environment(installation: TritonInstallation, preload: Path) -> dict[str, str]:
+    """This process's environment, extended so that the python backend runs this interpreter with its packages, and
+    the server loads the library `preload` first.
 
     The backend's stub ignores PYTHONPATH and PYTHONHOME: it takes the installation or virtual environment of
     the first python3 on PATH.
     """
     environment = dict(os.environ)
     _prepend(environment, "LD_LIBRARY_PATH", [*installation.library_directories, shared_libpython().parent])
+    _prepend(environment, "LD_PRELOAD", [preload])
     _prepend(environment, "PATH", [Path(sys.executable).parent])
     return environment
 
@@ -40,8 +42,8 @@ def shared_libpython() -> Path:
     )
 
 
-def _prepend(environment: dict[str, str], name: str, directories: list[Path]) -> None:
-    entries = [str(directory) for directory in directories]
+def _prepend(environment: dict[str, str], name: str, paths: list[Path]) -> None:
+    entries = [str(path) for path in paths]
     if environment.get(name):
         entries.append(environment[name])
     environment[name] = os.pathsep.join(dict.fromkeys(entries))

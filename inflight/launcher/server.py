@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inflight.errors import InflightError
-from inflight.launcher.backend_directory import find_backend_library, prepare_backend_directory
+from inflight.launcher.backend_directory import find_backend_library, find_waiting_send, prepare_backend_directory
 from inflight.launcher.environment import server_environment
 from inflight.launcher.failure import explain_failure
 from inflight.launcher.ports import choose_ports
@@ -57,7 +57,7 @@ class TritonServer:
         check_repository(self.model_repository)
         self._installation = find_tritonserver(tritonserver)
         self._library = find_backend_library()
-        self._environment = server_environment(self._installation)
+        self._preload = find_waiting_send()
         ports = choose_ports(http_port, grpc_port, metrics_port)
         self.http_port, self.grpc_port, self.metrics_port = ports.http, ports.grpc, ports.metrics
         self._exit_timeout = exit_timeout
@@ -90,10 +90,13 @@ class TritonServer:
             backends = self._directory / "backends"
             backends.mkdir()
             prepare_backend_directory(backends, self._installation, self._library)
+            preload = self._directory / self._preload.name  # a path without the spaces that LD_PRELOAD splits at
+            preload.symlink_to(self._preload)
+            environment = server_environment(self._installation, preload)
             started = threading.Event()
             failures: list[OSError] = []
             # The thread lives as long as the process: the kernel's death signal follows the thread that forked.
-            threading.Thread(target=self._run, args=(started, failures), daemon=True).start()
+            threading.Thread(target=self._run, args=(environment, started, failures), daemon=True).start()
             started.wait()
             if failures:
                 raise InflightError(f"cannot start {self._installation.executable}: {failures[0]}")
@@ -138,12 +141,12 @@ class TritonServer:
             self.log_file.unlink(missing_ok=True)
         return self._process.returncode
 
-    def _run(self, started: threading.Event, failures: list[OSError]) -> None:
+    def _run(self, environment: dict[str, str], started: threading.Event, failures: list[OSError]) -> None:
         try:
             with open(self.log_file, "wb") as log:
                 self._process = subprocess.Popen(
                     self._command(),
-                    env=self._environment,
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

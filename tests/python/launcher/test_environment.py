@@ -27,12 +27,17 @@ def installation(tmp_path) -> TritonInstallation:
 
 
 def test_library_path_has_triton_and_libpython(installation):
-    entries = server_environment(installation)["LD_LIBRARY_PATH"].split(os.pathsep)
+    entries = server_environment(installation, Path("/preload.so"))["LD_LIBRARY_PATH"].split(os.pathsep)
     assert entries[:2] == [str(installation.library_directories[0]), str(shared_libpython().parent)]
 
 
+def test_library_is_preloaded_before_the_users_own(installation, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "/mine.so")
+    assert server_environment(installation, Path("/preload.so"))["LD_PRELOAD"] == "/preload.so:/mine.so"
+
+
 def test_this_interpreter_is_the_first_on_the_path(installation):
-    entries = server_environment(installation)["PATH"].split(os.pathsep)
+    entries = server_environment(installation, Path("/preload.so"))["PATH"].split(os.pathsep)
     assert entries[0] == str(Path(sys.executable).parent)
 
 
