@@ -43,7 +43,8 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_engine(smollm2_gguf, make_engine) -> Callable[..., Path]:
     """smollm2_engine(dtype, **build_options): engine directory; dtype "auto" keeps the GGUF's own types."""
-    return lambda dtype="auto", **options: make_engine(smollm2_gguf, dtype, **options)
+    memory = 2**30  # several engines run at once, on machines of any size
+    return lambda dtype="auto", **options: make_engine(smollm2_gguf, dtype, kv_cache_memory=memory, **options)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """transformers in float32: the reference that engines are held to."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from transformers import PreTrainedModel
@@ -25,15 +27,20 @@ def logits(model: PreTrainedModel, tokens: list[int], prompt_length: int | None 
 
 def assert_greedy(model: PreTrainedModel, prompt: list[int], generated: list[int]) -> None:
     """Each of `generated` is the reference's choice after what precedes it, or ties with it."""
-    steps = len(prompt) if _has_dynamic_rope(model) else None
-    rows = logits(model, prompt + generated, steps)[len(prompt) - 1 : -1]
-    best = rows.argmax(axis=1)
-    behind = rows.max(axis=1) - rows[np.arange(len(generated)), generated]
+    best, behind = _choices(model, tuple(prompt), tuple(generated))
     wrong = np.flatnonzero(behind > TIE)
     assert not wrong.size, (
         f"generated token {wrong[0]} after a prompt of {len(prompt)} tokens is {generated[wrong[0]]}; the reference "
         f"chooses {best[wrong[0]]}, whose logit is larger by {behind[wrong[0]]:.2e}"
     )
+
+
+@cache  # batches, chunks and block sizes lead to the same tokens
+def _choices(model: PreTrainedModel, prompt: tuple[int, ...], generated: tuple[int, ...]):
+    """The reference's token at each generated position, and by how much its logit is larger than the generated one's."""
+    steps = len(prompt) if _has_dynamic_rope(model) else None
+    rows = logits(model, [*prompt, *generated], steps)[len(prompt) - 1 : -1]
+    return rows.argmax(axis=1), rows.max(axis=1) - rows[np.arange(len(generated)), generated]
 
 
 def _has_dynamic_rope(model: PreTrainedModel) -> bool:
