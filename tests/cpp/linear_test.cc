@@ -242,7 +242,7 @@ TEST(a_blob_may_lie_at_any_address) {
   std::mt19937 random(24);
   ThreadPool pool(1);
   for (const MatrixShape& shape :
-       {MatrixShape{kF32, 40, 60}, {kBF16, 40, 60}, {kF16, 40, 60}, {kInt8, 40, 64, 2}, {kInt4, 40, 64, 2, true, true}}) {
+       {MatrixShape{kF32, 40, 60}, {kBF16, 40, 60}, {kF16, 40, 60}, {kInt8, 40, 64, 2}, {kInt4, 40, 64, 2, true}}) {
     const auto matrix = test::random_matrix(shape, random);
     const auto blob = pack_matrix(matrix.source());
     const auto x = random_values(9 * shape.columns, random);

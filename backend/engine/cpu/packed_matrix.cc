@@ -42,11 +42,13 @@ std::string shape_error(WeightType type, int64_t rows, int64_t columns, int64_t 
     return concat("the shape [", rows, ", ", columns, "] is not within [1, 1] and [", kMaxDimension, ", ",
                   kMaxDimension, "]");
   }
-  if (!is_integer(type) && groups != 0) return concat("a matrix of floats has ", groups, " groups of scales instead of 0");
+  if (!is_integer(type) && groups != 0) return concat("a matrix of floats has ", groups, " groups instead of none");
   if (is_integer(type) && (groups < 1 || columns % groups != 0)) {
     return concat(groups, " groups do not divide ", columns, " columns");
   }
-  if (type == WeightType::kInt4 && columns % 2 != 0) return concat("int4 needs an even number of columns, not ", columns);
+  if (type == WeightType::kInt4 && columns % 2 != 0) {
+    return concat("int4 needs an even number of columns, not ", columns);
+  }
   return "";
 }
 
@@ -107,7 +109,8 @@ void pack_scales(const PackedLayout& layout, const float* values, int64_t lane, 
 
 float scale_at(const PackedLayout& layout, const std::byte* scales, int64_t group, int64_t lane) {
   const int64_t element = group * kBlockRows + lane;
-  return layout.half_scales ? float16_to_float(load<uint16_t>(scales + element * 2)) : load<float>(scales + element * 4);
+  return layout.half_scales ? float16_to_float(load<uint16_t>(scales + element * 2))
+                            : load<float>(scales + element * 4);
 }
 
 int64_t packed_column(const PackedLayout& layout, int64_t column) {

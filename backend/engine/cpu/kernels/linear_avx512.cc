@@ -87,7 +87,8 @@ void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t fi
   }
 }
 
-using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t block, int64_t first, int64_t last, float* partial);
+using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t block, int64_t first, int64_t last,
+                           float* partial);
 
 template <class Weight, int kBlocks>
 void multiply_float_blocks(const LinearTask& task, int64_t block) {
@@ -134,7 +135,7 @@ struct Int8 {
   static constexpr bool kHasMinimum = false;
   static constexpr int kOffsetShift = 7;  // stored as q + 128
   static constexpr int64_t kOctetBytes = 128;
-  static constexpr int kSegmentLines = 9;  // cache lines of a segment of 32 columns and its float16 scales, about
+  static constexpr int kSegmentLines = 9;  // cache lines of 32 columns with their float16 scales, rounded up
   // Columns 0-3 and 4-7 of an octet, 16 rows each.
   static void load(const std::byte* p, __m512i& low, __m512i& high) {
     low = _mm512_loadu_si512(p);
@@ -169,11 +170,37 @@ __m512i broadcast_quad(const int8_t* x) {
   return _mm512_set1_epi32(quad);
 }
 
+// dots[t][b] = Σ q · x over one segment, q being what Weight stores minus its offset.
+template <class Weight, int kTokens, int kBlocks>
+[[gnu::always_inline]] inline void multiply_segment(const std::byte* const (&weights)[kBlocks], int64_t octets,
+                                                    const int8_t* x, int64_t x_stride, const int32_t* x_sums,
+                                                    int64_t segments, __m512i (&dots)[kTokens][kBlocks]) {
+  for (int t = 0; t < kTokens; ++t) {
+    __m512i start = _mm512_setzero_si512();
+    if constexpr (Weight::kOffsetShift != 0) {
+      start = _mm512_sub_epi32(start, _mm512_slli_epi32(_mm512_set1_epi32(x_sums[t * segments]), Weight::kOffsetShift));
+    }
+    for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
+  }
+#pragma GCC unroll 4
+  for (int64_t octet = 0; octet < octets; ++octet) {
+    __m512i low[kBlocks], high[kBlocks];
+    for (int b = 0; b < kBlocks; ++b) Weight::load(weights[b] + octet * Weight::kOctetBytes, low[b], high[b]);
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8);
+      for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], low[b], quad);
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8 + 4);
+      for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], high[b], quad);
+    }
+  }
+}
+
 // kOctets: of columns in a segment; 0 → any, as the layout says.
 template <class Weight, int kOctets, int kTokens, int kBlocks>
 void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
   const PackedLayout& layout = *task.layout;
-  const bool half = layout.half_scales;
   const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
   const int64_t segments = layout.groups * layout.segments_per_group;
 
@@ -181,12 +208,11 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
   const std::byte* weights[kBlocks];
   const std::byte* ahead[kBlocks];
   for (int b = 0; b < kBlocks; ++b) {
-    ahead[b] = task.blocks + (block + b + kIntegerBlocks) * layout.block_bytes;
     scales[b] = task.blocks + (block + b) * layout.block_bytes;
     weights[b] = scales[b] + layout.weight_offset;
+    ahead[b] = scales[b] + kIntegerBlocks * layout.block_bytes;
   }
   const int8_t* x = task.quantized_x + token * layout.packed_columns;
-  const int64_t x_stride = layout.packed_columns;
   const float* x_scales = task.segment_scales + token * segments;
   const float* x_scaled_sums = task.scaled_sums + token * segments;
   const int32_t* x_sums = task.segment_sums + token * segments;
@@ -197,49 +223,26 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
   }
   int64_t segment = 0;
   for (int64_t group = 0; group < layout.groups; ++group) {
-    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment) {
+    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment, x += octets * 8) {
       for (int b = 0; b < kBlocks; ++b) {
         for (int line = 0; line < Weight::kSegmentLines; ++line, ahead[b] += 64) _mm_prefetch(ahead[b], _MM_HINT_T1);
       }
       __m512i dots[kTokens][kBlocks];
-      for (int t = 0; t < kTokens; ++t) {
-        __m512i start = _mm512_setzero_si512();
-        if constexpr (Weight::kOffsetShift != 0) {
-          start = _mm512_sub_epi32(
-              start, _mm512_slli_epi32(_mm512_set1_epi32(x_sums[t * segments + segment]), Weight::kOffsetShift));
-        }
-        for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
-      }
-#pragma GCC unroll 4
-      for (int64_t octet = 0; octet < octets; ++octet) {
-        __m512i low[kBlocks], high[kBlocks];
-        for (int b = 0; b < kBlocks; ++b) {
-          Weight::load(weights[b] + octet * Weight::kOctetBytes, low[b], high[b]);
-        }
-        for (int t = 0; t < kTokens; ++t) {
-          const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8);
-          for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], low[b], quad);
-        }
-        for (int t = 0; t < kTokens; ++t) {
-          const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8 + 4);
-          for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], high[b], quad);
-        }
-      }
+      multiply_segment<Weight>(weights, octets, x, layout.packed_columns, x_sums + segment, segments, dots);
       for (int b = 0; b < kBlocks; ++b) {
         weights[b] += octets * Weight::kOctetBytes;
-        const __m512 scale = load_scales(scales[b], group, half);
+        const __m512 scale = load_scales(scales[b], group, layout.half_scales);
         for (int t = 0; t < kTokens; ++t) {
           const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
           sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), _mm512_mul_ps(scale, x_scale), sums[t][b]);
         }
         if constexpr (Weight::kHasMinimum) {
-          const __m512 minimum = load_scales(scales[b] + layout.minimum_offset, group, half);
+          const __m512 minimum = load_scales(scales[b] + layout.minimum_offset, group, layout.half_scales);
           for (int t = 0; t < kTokens; ++t) {
             sums[t][b] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][b]);
           }
         }
       }
-      x += octets * 8;
     }
   }
   for (int t = 0; t < kTokens; ++t) {
