@@ -1,3 +1,5 @@
+#include <new>
+
 #include "common/error.h"
 #include "engine/cpu/cpu_engine.h"
 #include "engine/engine.h"
@@ -8,7 +10,14 @@ namespace inflight {
 std::unique_ptr<Engine> load_engine(const std::filesystem::path& directory, const EngineOptions& options) {
   const std::filesystem::path config_file = directory / "config.json";
   const EngineConfig config = load_engine_config(config_file);
-  if (config.build.device == "cpu") return std::make_unique<cpu::CpuEngine>(directory, config, options);
+  if (config.build.device == "cpu") {
+    try {
+      return std::make_unique<cpu::CpuEngine>(directory, config, options);
+    } catch (const std::bad_alloc&) {
+      throw_error(ErrorCode::kUnavailable, "not enough memory for the activations of ", directory.string(),
+                  "; build the engine again with a smaller --max-num-tokens, now ", config.build.max_num_tokens);
+    }
+  }
   throw_error(ErrorCode::kUnsupported, config_file.string(), ": build_config.device is \"", config.build.device,
               "\"; this version has \"cpu\"");
 }

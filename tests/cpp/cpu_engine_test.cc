@@ -348,6 +348,14 @@ TEST(cache_memory_decides_the_number_of_blocks) {
   CHECK_ERROR(load_engine(write_engine(random_model(small, 5))), kInvalid, "kv_cache_bytes is 1000");
 }
 
+TEST(limits_beyond_the_machine_are_an_error) {
+  EngineConfig config = tiny_config();
+  config.build.max_num_tokens = INT32_MAX;
+  CHECK_ERROR(load_engine(write_engine(random_model(config, 5))), ErrorCode::kUnavailable, "--max-num-tokens");
+  const auto directory = write_engine(random_model(tiny_config(), 5));
+  CHECK_ERROR(load_engine(directory, {.max_tokens_in_kv_cache = INT64_MAX}), ErrorCode::kUnavailable, "--kv-cache-memory");
+}
+
 TEST(weights_that_do_not_fit_the_config_are_refused_by_name) {
   TinyModel model = random_model(tiny_config(), 5);
   model.weights.erase("transformer.layers.1.mlp.down.weight");

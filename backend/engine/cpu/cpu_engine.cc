@@ -1,5 +1,7 @@
 #include "engine/cpu/cpu_engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -29,7 +31,14 @@ int32_t count_blocks(const std::filesystem::path& directory, const EngineConfig&
     throw_error(ErrorCode::kInvalidArgument, (directory / "config.json").string(), ": build_config.kv_cache_bytes is ",
                 config.build.kv_cache_bytes, ", but one block of ", config.build.tokens_per_block, " tokens takes ",
                 bytes_per_block, " bytes; build the engine again with a larger --kv-cache-memory");
-  return static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
+  // Memory that is reserved untouched never fails for want of it, only later: refuse here.
+  const int64_t machine_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  if (blocks > machine_bytes / bytes_per_block || blocks > INT32_MAX)
+    throw_error(ErrorCode::kUnavailable, directory.string(), ": a KV cache of ", blocks, " blocks of ", bytes_per_block,
+                " bytes does not fit into this machine's ", machine_bytes,
+                " bytes of memory; set a smaller max_tokens_in_kv_cache, or build the engine again with a smaller "
+                "--kv-cache-memory");
+  return static_cast<int32_t>(blocks);
 }
 
 EngineInfo make_info(const EngineConfig& config, int32_t num_blocks) {
@@ -56,7 +65,8 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
       forward_(config_, weights_, cache_, pool_, select_isa()),
       sampler_(info_.max_batch_size, info_.vocab_size),
       prompt_lengths_(info_.max_batch_size, 0),
-      previous_tokens_(info_.max_batch_size, kNoToken) {
+      previous_tokens_(info_.max_batch_size, kNoToken),
+      last_checks_(info_.max_batch_size, 0) {
   batch_.rows.reserve(info_.max_num_tokens);
   batch_.sequences.reserve(info_.max_batch_size);
   log_info("CPU engine of ", directory.string(), ": ", pool_.size(), " threads, ", isa_name(select_isa()), ", ",
@@ -116,18 +126,17 @@ StepOutput CpuEngine::wait(StepHandle handle) {
 }
 
 // Rejects what would touch memory that is not the step's.
-void CpuEngine::check(const StepInput& input) const {
+void CpuEngine::check(const StepInput& input) {
   if (input.sequences.size() > static_cast<size_t>(info_.max_batch_size))
     throw_error(ErrorCode::kInvalidArgument, "a step of ", input.sequences.size(), " sequences; this engine takes ",
                 info_.max_batch_size);
+  ++num_checks_;
   size_t num_tokens = 0;
-  for (size_t i = 0; i < input.sequences.size(); ++i) {
-    const SequenceSlice& slice = input.sequences[i];
+  for (const SequenceSlice& slice : input.sequences) {
     check_slice(slice);
     num_tokens += slice.tokens.size();
-    for (size_t j = 0; j < i; ++j)
-      if (input.sequences[j].slot == slice.slot)
-        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " is in the step twice");
+    if (std::exchange(last_checks_[slice.slot], num_checks_) == num_checks_)
+      throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " is in the step twice");
   }
   if (num_tokens > static_cast<size_t>(info_.max_num_tokens))
     throw_error(ErrorCode::kInvalidArgument, "a step of ", num_tokens, " tokens; this engine takes ", info_.max_num_tokens);

@@ -43,7 +43,7 @@ class CpuEngine : public Engine {
     bool is_done = false;
   };
 
-  void check(const StepInput& input) const;
+  void check(const StepInput& input);
   void check_slice(const SequenceSlice& slice) const;
   void drive();
   StepOutput run(const Step& step);
@@ -61,6 +61,8 @@ class CpuEngine : public Engine {
   std::vector<int32_t> prompt_lengths_;   // by slot
   std::vector<int32_t> previous_tokens_;  // by slot: what it sampled last; kNoToken until it has
   std::vector<BlockCopy> pending_copies_;
+  uint64_t num_checks_ = 0;            // steps that check() has seen
+  std::vector<uint64_t> last_checks_;  // by slot: the last of them that held it
 
   std::mutex mutex_;
   std::condition_variable submitted_;

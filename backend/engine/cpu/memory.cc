@@ -14,7 +14,8 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
   data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
-    throw_error(ErrorCode::kUnavailable, "cannot reserve ", bytes, " bytes of memory: ", std::strerror(errno));
+    throw_error(ErrorCode::kUnavailable, "cannot reserve ", bytes, " bytes of memory: ", std::strerror(errno),
+                "; free some, or build the engine again with a smaller --kv-cache-memory or --max-num-tokens");
   }
   madvise(data_, bytes, MADV_HUGEPAGE);  // fewer TLB misses; where it is refused, small pages do
 }
