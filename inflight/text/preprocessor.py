@@ -34,7 +34,8 @@ class Preprocessor:
     def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
         _refuse_unserved(inputs)
-        queries = inputs["QUERY"]
+        queries = _required(inputs, "QUERY", "text_input")
+        output_lengths = _required(inputs, "REQUEST_OUTPUT_LEN", "max_tokens")
         batch_size = len(queries)
         pad_ids = inputs.get("PAD_ID")
         if pad_ids is None:
@@ -43,7 +44,7 @@ class Preprocessor:
         outputs = {
             "INPUT_ID": input_ids,
             "REQUEST_INPUT_LEN": input_lengths,
-            "REQUEST_OUTPUT_LEN": inputs["REQUEST_OUTPUT_LEN"],
+            "REQUEST_OUTPUT_LEN": output_lengths,
             "BAD_WORDS_IDS": self._word_lists(inputs, "BAD_WORDS_DICT", batch_size),
             "STOP_WORDS_IDS": self._word_lists(inputs, "STOP_WORDS_DICT", batch_size),
             "OUT_PAD_ID": pad_ids,
@@ -114,6 +115,12 @@ class Preprocessor:
             for token in self._tokenizer.encode(_decode_utf8(word, "embedding_bias_words"), False):
                 if token < self._vocab_size:
                     row[token] += weight
+
+
+def _required(inputs: Tensors, name: str, ensemble_name: str) -> np.ndarray:
+    if name not in inputs:
+        raise InflightError(f"{ensemble_name} ({name}) is missing; every request needs it")
+    return inputs[name]
 
 
 def _refuse_unserved(inputs: Tensors) -> None:

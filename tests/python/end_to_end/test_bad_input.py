@@ -23,10 +23,10 @@ def next_request_works(tiny_server):
 TEXT_CASES = {
     "no prompt": ({"text_input": LEFT_OUT}, "text_input"),
     "no max_tokens": ({"max_tokens": LEFT_OUT}, "max_tokens"),
-    "number as prompt": ({"text_input": 5}, "text_input"),
-    "text as max_tokens": ({"max_tokens": "many"}, "max_tokens"),
-    "text as temperature": ({"temperature": "hot"}, "temperature"),
-    "object as prompt": ({"text_input": {"text": "a"}}, "text_input"),
+    "number as prompt": ({"text_input": 5}, "non-string as string"),  # these four are Triton's own words
+    "text as max_tokens": ({"max_tokens": "many"}, "non-signed-integer as signed-integer"),
+    "text as temperature": ({"temperature": "hot"}, "non-number as double"),
+    "object as prompt": ({"text_input": {"text": "a"}}, "non-string as string"),
     "two prompts": ({"text_input": ["a", "b"]}, "text_input"),
     "empty prompt": ({"text_input": ""}, "empty"),
     "prompt longer than the engine takes": ({"text_input": "a b " * 500}, "at most 127"),
@@ -90,11 +90,21 @@ ID_CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def infer_server(tiny_server_engine, make_repository):
+    """Triton offers the infer protocol over HTTP to models that are not decoupled."""
+    from inflight.launcher.server import TritonServer
+
+    with TritonServer(make_repository(tiny_server_engine, decoupled_mode="false")) as server:
+        yield server
+
+
 @pytest.mark.parametrize(("changes", "named"), ID_CASES.values(), ids=ID_CASES)
-def test_request_of_ids(changes, named, tiny_server):
-    answer = http_client.infer(tiny_server.http_port, "tensorrt_llm", with_changes(GOOD_IDS, changes))
+def test_request_of_ids(changes, named, infer_server):
+    answer = http_client.infer(infer_server.http_port, "tensorrt_llm", with_changes(GOOD_IDS, changes))
     assert 400 <= answer.status < 600
     assert named in answer.error
+    assert http_client.infer(infer_server.http_port, "tensorrt_llm", GOOD_IDS).status == 200
 
 
 BODIES = {
