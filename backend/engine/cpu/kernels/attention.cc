@@ -128,7 +128,14 @@ void fill_zero(float* x, int64_t size) {
   for (int64_t i = 0; i < size; ++i) x[i] = 0;
 }
 
-// What the keys of [begin, end) of a chunk share: a block, and so one stride.
+// The chunk's keys that some row sees: positions [chunk + begin, chunk + end).
+struct Chunk {
+  int32_t position;
+  int32_t begin;
+  int32_t end;
+};
+
+// Those of them that lie in one block of the cache.
 struct BlockPart {
   const float* keys;    // [head_size, ...] at the first of its keys
   const float* values;  // [..., head_size]
@@ -136,90 +143,122 @@ struct BlockPart {
   int32_t end;
 };
 
-BlockPart block_part(const AttentionTile& tile, int32_t chunk, int32_t begin, int32_t end) {
-  const int32_t position = chunk + begin;
+BlockPart block_part(const AttentionTile& tile, const Chunk& chunk, int32_t begin) {
+  const int32_t position = chunk.position + begin;
   const int32_t offset = position & (tile.tokens_per_block - 1);
   const float* keys = tile.cache + tile.block_ids[position / tile.tokens_per_block] * tile.block_stride;
   const float* values = keys + int64_t(tile.head_size) * tile.tokens_per_block;
   const int32_t left = tile.tokens_per_block - offset;
-  return {keys + offset, values + int64_t(offset) * tile.head_size, begin, end - begin < left ? end : begin + left};
+  const int32_t end = chunk.end - begin < left ? chunk.end : begin + left;
+  return {keys + offset, values + int64_t(offset) * tile.head_size, begin, end};
+}
+
+// The first position that a token sees.
+int32_t first_visible(const AttentionTile& tile, int32_t position) {
+  return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
+}
+
+// The tile's rows, one for each token and head, in its scratch memory.
+struct Rows {
+  int32_t count;
+  float* queries;    // [count, head_size], scaled
+  float* sums;       // [count, head_size]: values, weighted by e^(score - maximum)
+  float* scores;     // [count, kAttentionChunk], and then weights
+  RowState* states;  // [count]
+};
+
+Rows begin_rows(const AttentionTile& tile) {
+  const int32_t count = tile.num_tokens * tile.group_size;
+  const int64_t size = int64_t(count) * tile.head_size;
+  float* scores = tile.scratch + 2 * size;
+  const Rows rows = {count, tile.scratch, tile.scratch + size, scores,
+                     reinterpret_cast<RowState*>(scores + int64_t(count) * kAttentionChunk)};
+  for (int32_t row = 0; row < count; ++row) {
+    const int32_t token = row / tile.group_size, head = row % tile.group_size;
+    scale_row(tile.queries + token * tile.query_stride + int64_t(head) * tile.head_size, tile.scale, tile.head_size,
+              rows.queries + int64_t(row) * tile.head_size);
+    rows.states[row] = {-__builtin_inff(), 0};
+  }
+  fill_zero(rows.sums, size);
+  return rows;
+}
+
+// Scores of all rows with the chunk's keys; whole vectors of them where blocks hold such, so that scores
+// outside [begin, end) are anything.
+void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+  fill_zero(rows.scores, int64_t(rows.count) * kAttentionChunk);
+  if (tile.tokens_per_block >= kLanes) {
+    const int32_t first = chunk.begin / kLanes, last = (chunk.end + kLanes - 1) / kLanes;
+    const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
+    for (int32_t v = first; v < last; ++v) {
+      const BlockPart part = block_part(tile, chunk, v * kLanes);
+      keys[v - first] = part.keys;
+      values[v - first] = part.values;
+    }
+    // One pass over the keys is bound by memory: fetch their values meanwhile.
+    const float* const* ahead = rows.count <= kMaxRows ? values : nullptr;
+    multiply_add_vectors(rows.queries, tile.head_size, keys, tile.tokens_per_block, ahead, rows.scores + first * kLanes,
+                         kAttentionChunk, rows.count, last - first, tile.head_size);
+    return;
+  }
+  for (int32_t begin = chunk.begin; begin < chunk.end;) {
+    const BlockPart part = block_part(tile, chunk, begin);
+    multiply_add(rows.queries, tile.head_size, part.keys, tile.tokens_per_block, rows.scores + part.begin,
+                 kAttentionChunk, rows.count, part.end - part.begin, tile.head_size);
+    begin = part.end;
+  }
+}
+
+// Turns scores into weights, 0 for what a row does not see, and shrinks the sums to match.
+void weigh(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+  for (int32_t row = 0; row < rows.count; ++row) {
+    float* scores = rows.scores + int64_t(row) * kAttentionChunk;
+    const int32_t position = tile.first_position + row / tile.group_size;
+    const int32_t first = first_visible(tile, position) - chunk.position, last = position - chunk.position;
+    const int32_t begin = first > 0 ? first : 0, end = last < kAttentionChunk ? last + 1 : kAttentionChunk;
+    if (begin >= end) {
+      fill_zero(scores, kAttentionChunk);
+      continue;
+    }
+    const float shrink = online_softmax(scores, begin, end, rows.states[row]);
+    float* sums = rows.sums + int64_t(row) * tile.head_size;
+    if (shrink != 1) scale_row(sums, shrink, tile.head_size, sums);
+  }
+}
+
+void add_values(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+  for (int32_t begin = chunk.begin; begin < chunk.end;) {
+    const BlockPart part = block_part(tile, chunk, begin);
+    multiply_add(rows.scores + part.begin, kAttentionChunk, part.values, tile.head_size, rows.sums, tile.head_size,
+                 rows.count, tile.head_size, part.end - part.begin);
+    begin = part.end;
+  }
+}
+
+void end_rows(const AttentionTile& tile, const Rows& rows) {
+  for (int32_t row = 0; row < rows.count; ++row) {
+    const int32_t token = row / tile.group_size, head = row % tile.group_size;
+    scale_row(rows.sums + int64_t(row) * tile.head_size, 1 / rows.states[row].sum, tile.head_size,
+              tile.output + token * tile.output_stride + int64_t(head) * tile.head_size);
+  }
 }
 
 }  // namespace
 
 void attention(const AttentionTile& tile) {
-  const int32_t head_size = tile.head_size;
-  const int32_t rows = tile.num_tokens * tile.group_size;
-  float* queries = tile.scratch;                                 // [rows, head_size], scaled
-  float* sums = queries + int64_t(rows) * head_size;             // [rows, head_size]
-  float* scores = sums + int64_t(rows) * head_size;              // [rows, kAttentionChunk]
-  RowState* states = reinterpret_cast<RowState*>(scores + int64_t(rows) * kAttentionChunk);
-
-  for (int32_t row = 0; row < rows; ++row) {
-    const int32_t token = row / tile.group_size, head = row % tile.group_size;
-    scale_row(tile.queries + token * tile.query_stride + int64_t(head) * head_size, tile.scale, head_size,
-              queries + int64_t(row) * head_size);
-    states[row] = {-__builtin_inff(), 0};
-  }
-  fill_zero(sums, int64_t(rows) * head_size);
-
-  const auto first_visible = [&](int32_t position) {
-    return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
-  };
-  const int32_t first_key = first_visible(tile.first_position);
+  const Rows rows = begin_rows(tile);
+  const int32_t first_key = first_visible(tile, tile.first_position);
   const int32_t keys_end = tile.first_position + tile.num_tokens;
-
-  for (int32_t chunk = first_key / kAttentionChunk * kAttentionChunk; chunk < keys_end; chunk += kAttentionChunk) {
-    const int32_t begin = first_key > chunk ? first_key - chunk : 0;
-    const int32_t end = keys_end - chunk < kAttentionChunk ? keys_end - chunk : kAttentionChunk;
-
-    fill_zero(scores, int64_t(rows) * kAttentionChunk);
-    if (tile.tokens_per_block >= kLanes) {
-      // Whole vectors of keys: what was never written there is left out below.
-      const int32_t vectors_begin = begin / kLanes, vectors_end = (end + kLanes - 1) / kLanes;
-      const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
-      for (int32_t v = vectors_begin; v < vectors_end; ++v) {
-        const BlockPart part = block_part(tile, chunk, v * kLanes, end);
-        keys[v - vectors_begin] = part.keys;
-        values[v - vectors_begin] = part.values;
-      }
-      // One pass over the keys is bound by memory: fetch their values meanwhile.
-      const float* const* ahead = rows <= kMaxRows ? values : nullptr;
-      multiply_add_vectors(queries, head_size, keys, tile.tokens_per_block, ahead, scores + vectors_begin * kLanes,
-                           kAttentionChunk, rows, vectors_end - vectors_begin, head_size);
-    } else {
-      for (BlockPart part{nullptr, nullptr, 0, begin}; part.end < end;) {
-        part = block_part(tile, chunk, part.end, end);
-        multiply_add(queries, head_size, part.keys, tile.tokens_per_block, scores + part.begin, kAttentionChunk, rows,
-                     part.end - part.begin, head_size);
-      }
-    }
-
-    for (int32_t row = 0; row < rows; ++row) {
-      float* row_scores = scores + int64_t(row) * kAttentionChunk;
-      const int32_t position = tile.first_position + row / tile.group_size;
-      const int32_t row_begin = first_visible(position) > chunk ? first_visible(position) - chunk : 0;
-      const int32_t row_end = position + 1 - chunk < kAttentionChunk ? position + 1 - chunk : kAttentionChunk;
-      if (row_begin >= row_end) {
-        fill_zero(row_scores, kAttentionChunk);
-        continue;
-      }
-      const float shrink = online_softmax(row_scores, row_begin, row_end, states[row]);
-      if (shrink != 1) scale_row(sums + int64_t(row) * head_size, shrink, head_size, sums + int64_t(row) * head_size);
-    }
-
-    for (BlockPart part{nullptr, nullptr, 0, begin}; part.end < end;) {
-      part = block_part(tile, chunk, part.end, end);
-      multiply_add(scores + part.begin, kAttentionChunk, part.values, head_size, sums, head_size, rows, head_size,
-                   part.end - part.begin);
-    }
+  for (int32_t position = first_key / kAttentionChunk * kAttentionChunk; position < keys_end;
+       position += kAttentionChunk) {
+    const int32_t left = keys_end - position;
+    const Chunk chunk = {position, first_key > position ? first_key - position : 0,
+                         left < kAttentionChunk ? left : kAttentionChunk};
+    score(tile, chunk, rows);
+    weigh(tile, chunk, rows);
+    add_values(tile, chunk, rows);
   }
-
-  for (int32_t row = 0; row < rows; ++row) {
-    const int32_t token = row / tile.group_size, head = row % tile.group_size;
-    scale_row(sums + int64_t(row) * head_size, 1 / states[row].sum, head_size,
-              tile.output + token * tile.output_stride + int64_t(head) * head_size);
-  }
+  end_rows(tile, rows);
 }
 
 }  // namespace inflight::cpu::INFLIGHT_ISA
