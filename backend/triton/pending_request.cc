@@ -1,5 +1,6 @@
 #include "triton/pending_request.h"
 
+#include <random>
 #include <utility>
 
 #include "triton/errors.h"
@@ -11,6 +12,11 @@ ResponseHandle new_response(TRITONBACKEND_ResponseFactory* factory) {
   TRITONBACKEND_Response* response;
   check(TRITONBACKEND_ResponseNewFromFactory(&response, factory));
   return ResponseHandle(response);
+}
+
+uint64_t random_generation_id() {
+  std::random_device device;
+  return static_cast<uint64_t>(device()) << 32 | device();
 }
 
 }  // namespace
@@ -43,14 +49,19 @@ PendingRequest::PendingRequest(ResponseFactoryHandle factory, ResponseWriter wri
       writer_(std::move(writer)),
       prompts_(std::move(prompts)),
       id_(std::move(id)),
+      generation_id_(random_generation_id()),
       running_(running),
       unfinished_sequences_(prompts_.size()) {
   if (!id_.empty()) running_.add(id_, this);
+  running_.add(stop_id(generation_id_), this);
 }
 
 PendingRequest::~PendingRequest() {
   if (!id_.empty()) running_.remove(id_, this);
+  running_.remove(stop_id(generation_id_), this);
 }
+
+std::string PendingRequest::stop_id(uint64_t generation_id) { return concat("generation-", generation_id); }
 
 bool PendingRequest::is_cancelled() const noexcept {
   if (stopped_ || ended_) return true;
@@ -77,7 +88,7 @@ void PendingRequest::fail(const std::exception& error) noexcept {
 
 void PendingRequest::send(size_t sequence, const Response& content) {
   ResponseHandle response = new_response(factory_.get());
-  writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence));
+  writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence), generation_id_);
   if (content.is_final) ended_ = --unfinished_sequences_ == 0;
   log_if_error(
       TRITONBACKEND_ResponseSend(response.release(), ended_ ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0, nullptr));

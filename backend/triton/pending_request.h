@@ -15,7 +15,8 @@ namespace inflight::triton {
 
 class PendingRequest;
 
-// The requests that have an id and have not ended, so that a client can stop them by id.
+// The requests that have not ended, so that they can be stopped: by the client's id, if they have one, and by their
+// stop_id.
 class RunningRequests {
  public:
   void add(const std::string& id, PendingRequest* request);
@@ -37,6 +38,10 @@ class PendingRequest {
                  std::string id, RunningRequests& running);
   ~PendingRequest();
 
+  // The request id that a request with `stop` has to have to end this one, for those who did not choose the id: the
+  // steps of an ensemble. The number is random, so that clients do not stop each other's by accident or by guessing.
+  static std::string stop_id(uint64_t generation_id);
+
   // The client went away, cancelled or stopped the request, or it has ended with an error.
   bool is_cancelled() const noexcept;
   void stop() noexcept { stopped_ = true; }
@@ -53,6 +58,7 @@ class PendingRequest {
   const ResponseWriter writer_;
   const std::vector<std::vector<int32_t>> prompts_;
   const std::string id_;
+  const uint64_t generation_id_;
   RunningRequests& running_;
 
   std::atomic<bool> stopped_ = false;

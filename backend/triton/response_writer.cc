@@ -31,7 +31,7 @@ void ResponseWriter::add(TRITONBACKEND_Response* response, const char* name, std
 }
 
 void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
-                           int32_t batch_index) const {
+                           int32_t batch_index, uint64_t generation_id) const {
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   ids.insert(ids.end(), content.tokens.begin(), content.tokens.end());
   const auto length = static_cast<int32_t>(ids.size());
@@ -43,6 +43,7 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
   add<int32_t>(response, "sequence_length", {1}, {length});
   add<int32_t>(response, "preceding_ids", {kPrecedingTokens}, preceding);
   add<bool>(response, "sequence_finished", {1}, {content.is_final});
+  add<uint64_t>(response, "generation_id", {1}, {generation_id});
   add<int32_t>(response, "batch_index", {1}, {batch_index});
   add<int32_t>(response, "sequence_index", {1}, {0});
   add<int32_t>(response, "kv_cache_alloc_new_blocks", {1}, {0});

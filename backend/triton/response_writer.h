@@ -20,7 +20,7 @@ class ResponseWriter {
 
   // Adds the outputs that the client asked for. `prompt` comes before the generated tokens in output_ids.
   void write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
-             int32_t batch_index) const;
+             int32_t batch_index, uint64_t generation_id) const;
 
  private:
   template <class T>

@@ -12,16 +12,13 @@ def stub_engine(tmp_path_factory) -> Path:
     return write_engine(tmp_path_factory.mktemp("stub") / "engine")
 
 
-@pytest.fixture(scope="session", params=["one postprocessing instance", "two postprocessing instances"])
-def echo_server(request, stub_engine, tmp_path_factory):
+@pytest.fixture(scope="session")
+def echo_server(stub_engine, tmp_path_factory):
     from inflight.launcher.server import TritonServer
     from inflight.repository.generate import generate_repository
 
     repository = tmp_path_factory.mktemp("echo") / "repository"
-    instances = 2 if request.param.startswith("two") else 1
-    generate_repository(
-        stub_engine, repository, postprocessing_instance_count=instances, triton_backend="python"
-    )
+    generate_repository(stub_engine, repository, triton_backend="python")
     shutil.copy(Path(__file__).parent / "echo_model.py", repository / "tensorrt_llm" / "1" / "model.py")
     with TritonServer(repository) as server:
         yield server

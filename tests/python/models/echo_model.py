@@ -39,6 +39,7 @@ def response(new, before, is_last):
             pb_utils.Tensor("sequence_length", np.array([[len(new)]], np.int32)),
             pb_utils.Tensor("preceding_ids", np.array([preceding], np.int32)),
             pb_utils.Tensor("sequence_finished", np.array([[is_last]], bool)),
+            pb_utils.Tensor("generation_id", np.array([[1]], np.uint64)),
             pb_utils.Tensor("sequence_index", np.array([[0]], np.int32)),
         ]
     )
