@@ -52,7 +52,9 @@ CONFIGS = {
     "llama": _config(LlamaConfig),
     "llama-tied": _config(LlamaConfig, tie_word_embeddings=True),
     "llama-multi-head": _config(LlamaConfig, num_key_value_heads=4),
-    "llama-multi-query": _config(LlamaConfig, num_key_value_heads=1, num_hidden_layers=4),
+    "llama-multi-query": _config(
+        LlamaConfig, num_key_value_heads=1, num_hidden_layers=4, max_position_embeddings=2048
+    ),
     "llama-biases": _config(LlamaConfig, attention_bias=True, mlp_bias=True),
     "llama-head-size": _config(LlamaConfig, head_dim=32),
     "llama-odd-sizes": _config(
