@@ -107,8 +107,9 @@ def _batch_beyond_engine(model: _Model) -> Iterator[str]:
     limit = engine_max_batch_size(engine)
     if model.config.max_batch_size > limit:
         yield (
-            f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but the engine "
-            f"{engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger --max-batch-size"
+            f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but the "
+            f"engine {engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger "
+            "--max-batch-size"
         )
 
 

@@ -81,6 +81,9 @@ def test_preprocessing_takes_batches(echo_server):
 
 
 def test_postprocessing_without_the_streaming_tensors_decodes_whole_sequences(echo_server):
-    tokens = {"TOKENS_BATCH": ("INT32", [1, 2, 3], [64, 65, 66, 67, 68, 69]), "SEQUENCE_LENGTH": ("INT32", [1, 2], [3, 2])}
+    tokens = {
+        "TOKENS_BATCH": ("INT32", [1, 2, 3], [64, 65, 66, 67, 68, 69]),
+        "SEQUENCE_LENGTH": ("INT32", [1, 2], [3, 2]),
+    }
     answer = http_client.infer(echo_server.http_port, "postprocessing", tokens)
     assert answer.body["outputs"][0]["data"] == ["abc", "de"]

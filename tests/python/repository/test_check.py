@@ -64,7 +64,7 @@ def test_required_paths_must_be_filled_and_exist(repository, model, parameter, v
 
 def test_batch_sizes_must_agree(repository):
     edit(repository / "preprocessing" / "config.pbtxt", "max_batch_size: 8", "max_batch_size: 4")
-    assert_refused(repository, "ensemble/config.pbtxt", "preprocessing/config.pbtxt has 4", "is 8", "triton_max_batch_size")
+    assert_refused(repository, "ensemble/config.pbtxt", "is 8", "preprocessing/config.pbtxt has 4", "triton_max_batch")
 
 
 def test_batch_size_beyond_the_engine_is_refused(repository, engine):

@@ -30,7 +30,8 @@ def test_paths_are_absolute(engine, tmp_path, monkeypatch):
 
 def test_overrides_win(engine, tmp_path):
     out = tmp_path / "repository"
-    assert main(["repo", str(engine), "--out", str(out), "--set", "max_queue_size=7", "--set", "decoupled_mode=false"]) == 0
+    settings = ["--set", "max_queue_size=7", "--set", "decoupled_mode=false"]
+    assert main(["repo", str(engine), "--out", str(out), *settings]) == 0
     assert "max_queue_size: 7" in configs(out)["tensorrt_llm"]
     assert "decoupled: false" in configs(out)["tensorrt_llm"]
 
