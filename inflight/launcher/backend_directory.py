@@ -15,9 +15,9 @@ def find_backend_library() -> Path:
     return _find_library("inflight/libtriton_inflight.so")
 
 
-def find_waiting_send() -> Path:
-    """The library to preload into tritonserver, see backend/triton/waiting_send.cc."""
-    return _find_library("libinflight_waiting_send.so")
+def find_lossless_send() -> Path:
+    """The library to preload into tritonserver, see backend/triton/lossless_send.cc."""
+    return _find_library("libinflight_lossless_send.so")
 
 
 def _find_library(name: str) -> Path:
