@@ -78,7 +78,7 @@ void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactor
   }
   ResponseWriter writer(request.outputs, config_.max_batch_size > 0, first.sampling.return_log_probs);
   const auto pending = std::make_shared<PendingRequest>(std::move(factory), std::move(writer), std::move(prompts),
-                                                        request.id, running_);
+                                                        request.id, running_, late_ends_);
   try {
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];

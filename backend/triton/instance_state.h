@@ -5,6 +5,7 @@
 
 #include "batch_manager/batch_manager.h"
 #include "triton/handles.h"
+#include "triton/late_ends.h"
 #include "triton/model_state.h"
 #include "triton/pending_request.h"
 
@@ -27,6 +28,7 @@ class InstanceState {
   const ModelConfig& config_;
   TRITONBACKEND_ModelInstance* const instance_;
   RunningRequests running_;
+  LateEnds late_ends_;
   BatchManager batch_manager_;  // last: the requests that it ends when it is destroyed use the above
 };
 

@@ -44,13 +44,15 @@ void RunningRequests::stop(const std::string& id) {
 }
 
 PendingRequest::PendingRequest(ResponseFactoryHandle factory, ResponseWriter writer,
-                               std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running)
+                               std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
+                               LateEnds& late_ends)
     : factory_(std::move(factory)),
       writer_(std::move(writer)),
       prompts_(std::move(prompts)),
       id_(std::move(id)),
       generation_id_(random_generation_id()),
       running_(running),
+      late_ends_(late_ends),
       unfinished_sequences_(prompts_.size()) {
   if (!id_.empty()) running_.add(id_, this);
   running_.add(stop_id(generation_id_), this);
@@ -71,6 +73,14 @@ bool PendingRequest::is_cancelled() const noexcept {
 }
 
 void PendingRequest::deliver(size_t sequence, const Response& response) noexcept {
+  if (response.finish_reason == FinishReason::kCancelled) {
+    late_ends_.add([self = shared_from_this(), sequence, response] { self->deliver_now(sequence, response); });
+  } else {
+    deliver_now(sequence, response);
+  }
+}
+
+void PendingRequest::deliver_now(size_t sequence, const Response& response) noexcept {
   std::lock_guard lock(mutex_);
   if (ended_) return;
   if (response.error) return end_with_error(*response.error);

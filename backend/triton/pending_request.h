@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -9,6 +10,7 @@
 
 #include "batch_manager/request.h"
 #include "triton/handles.h"
+#include "triton/late_ends.h"
 #include "triton/response_writer.h"
 
 namespace inflight::triton {
@@ -31,11 +33,11 @@ class RunningRequests {
 
 // A Triton request after its release: what is left of it until its last response is sent. It ends exactly once, with
 // a response that carries the final flag. All methods may be called from any thread and none throws.
-class PendingRequest {
+class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
   PendingRequest(ResponseFactoryHandle factory, ResponseWriter writer, std::vector<std::vector<int32_t>> prompts,
-                 std::string id, RunningRequests& running);
+                 std::string id, RunningRequests& running, LateEnds& late_ends);
   ~PendingRequest();
 
   // The request id that a request with `stop` has to have to end this one, for those who did not choose the id: the
@@ -46,11 +48,13 @@ class PendingRequest {
   bool is_cancelled() const noexcept;
   void stop() noexcept { stopped_ = true; }
 
-  // Sends what one sequence generated. The last sequence's final response ends the request, and so does an error.
+  // Sends what one sequence generated; a cancelled one's final response goes through LateEnds. The last sequence's final
+  // response ends the request, and so does an error.
   void deliver(size_t sequence, const Response& response) noexcept;
   void fail(const std::exception& error) noexcept;
 
  private:
+  void deliver_now(size_t sequence, const Response& response) noexcept;
   void send(size_t sequence, const Response& response);
   void end_with_error(const std::exception& error) noexcept;
 
@@ -60,6 +64,7 @@ class PendingRequest {
   const std::string id_;
   const uint64_t generation_id_;
   RunningRequests& running_;
+  LateEnds& late_ends_;
 
   std::atomic<bool> stopped_ = false;
   std::atomic<bool> ended_ = false;

@@ -9,6 +9,7 @@ import tritonclient.grpc as triton
 
 MAX_SEQ_LEN = 1024
 LONG = {"text_input": "a b c", "max_tokens": MAX_SEQ_LEN - 16, "end_id": -1}
+LONG_IDS = {"input_ids": [1, 2, 3], "input_lengths": 3, "request_output_len": MAX_SEQ_LEN - 16, "end_id": -1}
 TIMES = 200
 
 
@@ -33,12 +34,19 @@ def assert_all_blocks_are_free(server):
 
 
 @pytest.mark.usefixtures("assert_all_blocks_are_free")
-@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+@pytest.mark.parametrize(
+    ("model", "request_", "output"),
+    [
+        ("ensemble", LONG, "text_output"),
+        ("tensorrt_llm_bls", LONG, "text_output"),
+        ("tensorrt_llm", LONG_IDS, "output_ids"),
+    ],
+)
 @pytest.mark.parametrize("leave", [grpc_client.Stream.cancel, grpc_client.Stream.disconnect])
-def test_grpc_clients_that_leave_free_their_blocks(leave, model, server):
+def test_grpc_clients_that_leave_free_their_blocks(leave, model, request_, output, server):
     for _ in range(TIMES):
-        stream = grpc_client.Stream(server.grpc_port, LONG, model)
-        next(stream.texts())
+        stream = grpc_client.Stream(server.grpc_port, request_, model)
+        next(stream.outputs(output))
         leave(stream)
 
 
@@ -61,10 +69,9 @@ def test_cancelled_request_makes_room_within_a_step(server):
 
 
 def test_stop_request_ends_the_running_one(server):
-    request = {"input_ids": [1, 2, 3], "input_lengths": 3, "request_output_len": MAX_SEQ_LEN - 16, "end_id": -1}
-    stop = {**request, "stop": True}
+    stop = {**LONG_IDS, "stop": True}
     with (
-        grpc_client.Stream(server.grpc_port, request, "tensorrt_llm", request_id="7") as running,
+        grpc_client.Stream(server.grpc_port, LONG_IDS, "tensorrt_llm", request_id="7") as running,
         triton.InferenceServerClient(f"localhost:{server.grpc_port}") as client,
     ):
         outputs = running.outputs("output_ids")
@@ -72,4 +79,4 @@ def test_stop_request_ends_the_running_one(server):
         client.start_stream(lambda result, error: None)
         client.async_stream_infer("tensorrt_llm", grpc_client.tensors(stop), request_id="7")
         generated += sum(output.size for output in outputs)
-        assert generated < request["request_output_len"]
+        assert generated < LONG_IDS["request_output_len"]
