@@ -49,7 +49,7 @@ def _kind(path: Path) -> str:
     if not config.is_file():
         return "model"
     try:
-        marker = json.loads(config.read_text()).get("format")
+        marker = json.loads(config.read_text(encoding="utf-8")).get("format")
     except (ValueError, AttributeError) as error:
         raise InflightError(f"{config} is not a JSON object: {error}") from error
     return {"inflight-engine": "engine", "inflight-checkpoint": "checkpoint"}.get(marker, "model")

@@ -21,14 +21,14 @@ def main() -> int:
     parser.add_argument("-i", "--in_place", action="store_true", help="change the file instead of printing the result")
     options = parser.parse_args()
     try:
-        text = options.file_path.read_text()
+        text = options.file_path.read_text(encoding="utf-8")
         filled = fill(text, parse_substitutions(options.substitutions))
     except (InflightError, OSError, UnicodeDecodeError) as error:
         print(f"fill_template: {error}", file=sys.stderr)
         return 1
     report(options.file_path, filled, template_variables(text))
     if options.in_place:
-        options.file_path.write_text(filled.text)
+        options.file_path.write_text(filled.text, encoding="utf-8")
     else:
         print(filled.text, end="")
     return 0

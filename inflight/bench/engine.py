@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [[result["batch"], *(result[column] for column in columns)] for result in results]
     print_table(["batch", "generation tok/s", "step ms", "context tok/s", "end-to-end tok/s"], rows)
     if options.json:
-        config = json.loads((options.engine / "config.json").read_text())
+        config = json.loads((options.engine / "config.json").read_text(encoding="utf-8"))
         write_json(options.json, options, {"engine": config, "results": results})
     return 0
 

@@ -25,7 +25,7 @@ def write_json(path: Path, options: argparse.Namespace, results: dict) -> None:
         **results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    path.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence]) -> None:
@@ -38,7 +38,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence]) -> None:
 
 def machine() -> dict:
     """The CPU as Linux describes it, and how much of it this process may use."""
-    processors = [_fields(block) for block in Path("/proc/cpuinfo").read_text().strip().split("\n\n")]
+    processors = [_fields(block) for block in Path("/proc/cpuinfo").read_text(encoding="utf-8").strip().split("\n\n")]
     flags = processors[0].get("flags", "").split()
     cores = {(fields.get("physical id"), fields.get("core id", index)) for index, fields in enumerate(processors)}
     return {

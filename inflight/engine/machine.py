@@ -18,7 +18,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _mem_available(root: Path) -> int:
-    for line in (root / "proc/meminfo").read_text().splitlines():
+    for line in (root / "proc/meminfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -31,7 +31,7 @@ def _cgroup_available(root: Path) -> list[int]:
     """
     mount = root / "sys/fs/cgroup"
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     available = []
@@ -54,9 +54,9 @@ def _cgroup_available(root: Path) -> list[int]:
 
 def _left(group: Path, limit_file: str, usage_file: str, cache_key: str) -> int | None:
     try:
-        limit = int((group / limit_file).read_text())
-        usage = int((group / usage_file).read_text())
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit = int((group / limit_file).read_text(encoding="utf-8"))
+        usage = int((group / usage_file).read_text(encoding="utf-8"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):  # no such group, or "max"
         return None
     return max(0, limit - usage + int(statistics.get(cache_key, 0)))

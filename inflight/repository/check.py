@@ -55,7 +55,7 @@ def _raise(problems: Iterator[str]) -> None:
 
 def _unfilled(file: Path) -> Iterator[str]:
     """Variables that Triton itself would have to read."""
-    for variable in template_variables(file.read_text()):
+    for variable in template_variables(file.read_text(encoding="utf-8")):
         if variable.read_by_triton:
             value = "a value" if variable.default is None else f"a value (its default is {variable.default})"
             yield f"{file}: ${{{variable.name}}} is unfilled; give it {value} with tools/fill_template.py"
@@ -63,7 +63,7 @@ def _unfilled(file: Path) -> Iterator[str]:
 
 def _parse(file: Path) -> ModelConfig:
     try:
-        return text_format.Parse(file.read_text(), ModelConfig(), allow_unknown_field=True)
+        return text_format.Parse(file.read_text(encoding="utf-8"), ModelConfig(), allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InflightError(f"{file}: line {error} (not a valid model configuration)") from error
 

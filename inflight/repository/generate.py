@@ -42,15 +42,15 @@ def find_templates() -> Path:
 
 
 def _fill_config(path: Path, values: Mapping[str, object]) -> None:
-    filled = fill(path.read_text(), values, resolve_defaults=True)
+    filled = fill(path.read_text(encoding="utf-8"), values, resolve_defaults=True)
     if filled.unfilled:
         names = ", ".join(variable.name for variable in filled.unfilled)
         raise InflightError(f"{path.parent.name}/{path.name}: {names} must have a value")
-    path.write_text(filled.text)
+    path.write_text(filled.text, encoding="utf-8")
 
 
 def _check_names(overrides: Mapping[str, object], templates: Path) -> None:
-    configs = [(templates / model / _CONFIG).read_text() for model in MODELS]
+    configs = [(templates / model / _CONFIG).read_text(encoding="utf-8") for model in MODELS]
     known = {variable.name for config in configs for variable in template_variables(config)}
     if unknown := sorted(overrides.keys() - known):
         raise InflightError(f"no such template variable: {', '.join(unknown)}; there are {', '.join(sorted(known))}")

@@ -60,7 +60,7 @@ class Tokenizer:
     @cached_property
     def chat_template(self) -> ChatTemplate:
         path = self.directory / "chat_template.jinja"
-        source = path.read_text() if path.is_file() else self._configured_chat_template()
+        source = path.read_text(encoding="utf-8") if path.is_file() else self._configured_chat_template()
         if source is None:
             raise InflightError(
                 f"{self.directory} has no chat template: neither chat_template.jinja nor a chat_template in "
@@ -124,7 +124,7 @@ class Tokenizer:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InflightError(f"{path} is not valid JSON: {error}") from error
 

@@ -1,5 +1,9 @@
 """`inflight repo`: every value filled, from the engine; nothing foreign overwritten."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from inflight.cli import main
@@ -64,3 +68,14 @@ def test_a_foreign_directory_is_left_alone(engine, tmp_path):
 def test_what_is_not_an_engine_is_refused(tmp_path, capsys):
     assert main(["repo", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "is not an engine" in capsys.readouterr().err
+
+
+def test_files_are_utf8_whatever_the_locale(engine, tmp_path):
+    program = f"""
+from inflight.repository.check import check_repository
+from inflight.repository.generate import generate_repository
+check_repository(generate_repository({str(engine)!r}, {str(tmp_path / "out")!r}, decoding_mode={"模型"!a}))"""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert '"模型"' in (tmp_path / "out" / "tensorrt_llm" / "config.pbtxt").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """Tokenizer directories: what is read, what is refused, how chat messages become a prompt."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -97,3 +99,15 @@ def test_neither_torch_nor_transformers_is_imported(tokenizer_dirs):
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path):
+    """Triton's python backend embeds an interpreter without the UTF-8 mode of the python command."""
+    save(byte_level(), tmp_path)
+    config = {"eos_token": "<｜end▁of▁sentence｜>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text("答：{{ eos_token }}", encoding="utf-8")
+    program = f"from inflight.text import Tokenizer; print(ascii(Tokenizer({str(tmp_path)!r}).chat_prompt([])))"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.stdout == ascii("答：<｜end▁of▁sentence｜>") + "\n", result.stderr
