@@ -44,19 +44,21 @@ struct BatchManager::Implementation {
 
   void run() {
     while (wait_for_work()) {
-      mark_cancelled();
-      finish_sequences();
-      const auto& chunks = scheduler.schedule();
-      if (!chunks.empty()) {
-        run_step(chunks);
+      try {
+        mark_cancelled();
         finish_sequences();
+        const auto& chunks = scheduler.schedule();
+        if (!chunks.empty()) {
+          run_step(chunks);
+          finish_sequences();
+        }
+        update_statistics();
+      } catch (const std::exception& error) {  // such as std::bad_alloc: those who wait must not wait for ever
+        log_error("the batch manager failed: ", error.what());
+        fail_all(Error(ErrorCode::kInternal, concat("the batch manager failed: ", error.what())));
       }
-      update_statistics();
     }
-    const Error stopped(ErrorCode::kUnavailable, "the server is stopping");
-    scheduler.for_each([&](Sequence& sequence) { sequence.error = stopped; });
-    finish_sequences();
-    update_statistics();
+    fail_all(Error(ErrorCode::kUnavailable, "the server is stopping"));
   }
 
   // Takes what was submitted. False when it is time to stop.
@@ -125,6 +127,11 @@ struct BatchManager::Implementation {
   void fail_step(const std::vector<ScheduledChunk>& chunks, const Error& error) {
     log_error("a step of ", chunks.size(), " sequences failed: ", error.what());
     for (const auto& chunk : chunks) chunk.sequence->error = error;
+  }
+
+  void fail_all(const Error& error) {
+    scheduler.for_each([&](Sequence& sequence) { sequence.error = error; });
+    finish_sequences();
   }
 
   void finish_sequences() {

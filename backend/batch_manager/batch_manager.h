@@ -12,7 +12,7 @@ struct BatchManagerOptions {
   int32_t max_queue_size = 0;  // requests waiting to be scheduled; 0 → no limit
   bool enable_chunked_context = true;
   // The delivery thread sends at most this many responses a second over all requests and joins tokens
-  // of one sequence that are ready together; 0 → no limit. See delivery.h.
+  // of one sequence that are ready together; 0 → no limit.
   int32_t max_responses_per_second = 0;
 };
 

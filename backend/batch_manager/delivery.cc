@@ -7,8 +7,7 @@
 namespace inflight {
 namespace {
 
-// Responses that may leave back to back: far below what Triton's HTTP threads lose callbacks at.
-constexpr double kBurst = 32.0;
+constexpr double kBurst = 32.0;  // responses that may leave back to back after a pause
 
 void join(Response& pending, Response&& next) {
   pending.tokens.insert(pending.tokens.end(), next.tokens.begin(), next.tokens.end());
@@ -53,29 +52,25 @@ void Delivery::post(const std::shared_ptr<ResponseChannel>& channel, Response re
 }
 
 void Delivery::run() {
+  std::unique_lock lock(mutex_);
   while (true) {
-    std::shared_ptr<ResponseChannel> channel;
-    Response response;
-    {
-      std::unique_lock lock(mutex_);
-      posted_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (queue_.empty()) return;
-    }
-    pace();  // before taking the response: what is posted meanwhile joins it
-    {
-      std::lock_guard lock(mutex_);
-      channel = std::move(queue_.front());
-      queue_.pop_front();
-      response = std::exchange(channel->pending_, Response{});
-      channel->queued_ = false;
-    }
+    posted_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    pace(lock);  // before taking the response: what is posted meanwhile joins it
+    const std::shared_ptr<ResponseChannel> channel = std::move(queue_.front());
+    queue_.pop_front();
+    Response response = std::exchange(channel->pending_, Response{});
+    channel->queued_ = false;
+
+    lock.unlock();
     response.preceding_tokens = channel->preceding_;
     channel->callback_(channel->id_, response);
     keep_last(channel->preceding_, response.tokens);
+    lock.lock();
   }
 }
 
-void Delivery::pace() {
+void Delivery::pace(std::unique_lock<std::mutex>& lock) {
   if (max_responses_per_second_ <= 0) return;
   const auto refill = [this] {
     const auto now = Clock::now();
@@ -85,7 +80,8 @@ void Delivery::pace() {
   };
   refill();
   if (credit_ < 1.0) {
-    std::this_thread::sleep_for(std::chrono::duration<double>((1.0 - credit_) / max_responses_per_second_));
+    const std::chrono::duration<double> until_due((1.0 - credit_) / max_responses_per_second_);
+    posted_.wait_for(lock, until_due, [this] { return stopping_; });
     refill();
   }
   credit_ -= 1.0;

@@ -28,13 +28,12 @@ class ResponseChannel {
 
 // Calls the callbacks from a thread of its own, so that a slow client never stalls the loop.
 //
-// Channels are served in turn. Tokens posted to a channel that still waits for its turn are joined into one
-// response, and at most max_responses_per_second are sent: Triton's HTTP front end loses response callbacks,
-// and the stream hangs, once about 270 of them are pending on one of its threads.
+// Channels are served in turn, at most max_responses_per_second a second in all. Tokens posted to a channel that
+// still waits for its turn are joined into one response.
 class Delivery {
  public:
   explicit Delivery(int32_t max_responses_per_second);
-  ~Delivery();  // sends everything that was posted, then joins the thread
+  ~Delivery();  // sends everything that was posted, no longer paced, then joins the thread
 
   // Queues a response whose preceding_tokens are filled in here. Nothing may follow a final one.
   void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
@@ -43,7 +42,7 @@ class Delivery {
   using Clock = std::chrono::steady_clock;
 
   void run();
-  void pace();
+  void pace(std::unique_lock<std::mutex>& lock);
 
   const int32_t max_responses_per_second_;
   double credit_ = 0.0;  // responses that may be sent now

@@ -16,7 +16,7 @@ enum class FinishReason {
   kNone,       // not finished
   kEndId,      // an end id was sampled; it is not part of the tokens
   kStopWords,  // a stop word was completed; its tokens are part of the tokens, as in TensorRT-LLM
-  kLength,     // max_new_tokens, or the engine's max_seq_len
+  kLength,     // max_new_tokens were generated
   kCancelled,
 };
 

@@ -29,14 +29,15 @@ std::string InputTensor::description() const {
 }
 
 size_t InputTensor::num_elements(size_t element_size) const {
-  uint64_t count = 1;
+  constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
+  int64_t count = 1;
   for (const int64_t dimension : shape) {
-    const uint64_t limit = std::numeric_limits<int32_t>::max();
-    if (dimension < 0 || (count *= static_cast<uint64_t>(dimension)) > limit) {
+    // Each dimension is checked, so that the product cannot wrap and none hides behind a dimension of 0.
+    if (dimension < 0 || dimension > kLimit || (count *= dimension) > kLimit) {
       throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", which is not a possible size");
     }
   }
-  if (count * element_size != data.size()) {
+  if (static_cast<size_t>(count) * element_size != data.size()) {
     throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", ", count * element_size, " bytes, but ",
                 data.size(), " bytes arrived");
   }

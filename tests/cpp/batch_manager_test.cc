@@ -363,6 +363,16 @@ TEST(delivery_keeps_to_its_rate) {
   CHECK(responses <= 1000 * seconds.count() + 33);  // rate × time + the burst
 }
 
+TEST(stopping_does_not_wait_for_the_rate) {
+  std::vector<Collector> collectors(60);
+  BatchManagerOptions options;
+  options.max_responses_per_second = 1;  // paced, these would take a minute
+  auto manager = std::make_unique<BatchManager>(std::make_unique<PagedEngine>(small_engine()), options);
+  for (auto& collector : collectors) manager->submit(make_request({1}, 60), collector.callback());
+  manager.reset();
+  for (auto& collector : collectors) CHECK(collector.wait().is_final);
+}
+
 TEST(bad_requests_are_refused_by_name) {
   EngineInfo info = small_engine();
   info.num_blocks = 10;
