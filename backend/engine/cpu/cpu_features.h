@@ -6,7 +6,7 @@ namespace inflight::cpu {
 enum class Isa {
   kPortable,  // what the compiler assumes by default
   kAvx2,      // AVX2, FMA, F16C
-  kAvx512,    // AVX-512 F, BW, VL, VNNI
+  kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI
 };
 
 const char* isa_name(Isa isa);  // "portable", "avx2", "avx512"

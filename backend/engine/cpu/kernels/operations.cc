@@ -8,7 +8,7 @@ namespace inflight::cpu {
 namespace portable {
 const Operations& table();
 }
-#ifdef INFLIGHT_X86_64
+#if defined(__x86_64__)
 namespace avx2 {
 const Operations& table();
 }
@@ -19,7 +19,7 @@ const Operations& table();
 
 const Operations& operations(Isa isa) {
   switch (isa) {
-#ifdef INFLIGHT_X86_64
+#if defined(__x86_64__)
     case Isa::kAvx512: return avx512::table();
     case Isa::kAvx2: return avx2::table();
 #endif
