@@ -1,11 +1,13 @@
 #include "common/thread_pool.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <chrono>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
-#include <stdexcept>
+#include <map>
+#include <string>
 
 #include "check.h"
 #include "common/available_cpus.h"
@@ -14,30 +16,38 @@ using namespace inflight;
 
 namespace {
 
-double process_cpu_seconds() {
-  timespec time;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+struct ThreadStatus {
+  char state = 0;                  // 'R' running, 'S' asleep
+  int64_t voluntary_switches = 0;  // times that it went to sleep
+  bool operator==(const ThreadStatus&) const = default;
+};
+
+// All threads of this process but the calling one, by id.
+std::map<std::string, ThreadStatus> other_threads() {
+  std::map<std::string, ThreadStatus> threads;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    const std::string id = task.path().filename();
+    if (id == std::to_string(gettid())) continue;
+    ThreadStatus& status = threads[id];
+    std::ifstream file(task.path() / "status");
+    for (std::string field; file >> field; std::getline(file, field)) {
+      if (field == "State:") file >> status.state;
+      if (field == "voluntary_ctxt_switches:") file >> status.voluntary_switches;
+    }
+  }
+  return threads;
 }
 
-// A control-group file system in a folder that is removed at the end.
-class FakeControlGroups {
- public:
-  FakeControlGroups() {
-    std::string name = (std::filesystem::temp_directory_path() / "thread_pool_test.XXXXXX").string();
-    CHECK(mkdtemp(name.data()) != nullptr);
-    root_ = name;
+// Whether all other threads sleep through 100 ms, once they have had time to fall asleep.
+bool others_sleep() {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    const auto before = other_threads();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const bool asleep = std::ranges::all_of(before, [](const auto& thread) { return thread.second.state == 'S'; });
+    if (asleep && other_threads() == before) return true;
   }
-  ~FakeControlGroups() { std::filesystem::remove_all(root_); }
-  void write(const std::filesystem::path& path, const std::string& text) {
-    std::filesystem::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text << "\n";
-  }
-  std::optional<double> quota(const std::string& membership) { return cgroup_cpu_quota(membership, root_); }
-
- private:
-  std::filesystem::path root_;
-};
+  return false;
+}
 
 }  // namespace
 
@@ -100,13 +110,11 @@ TEST(loops_after_a_pause_wake_the_workers) {
   }
 }
 
-TEST(an_idle_pool_uses_no_cpu) {
+TEST(the_workers_of_an_idle_pool_sleep) {
   ThreadPool pool(4);
   pool.parallel_for(100, [](int64_t) {});
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const double before = process_cpu_seconds();
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  CHECK(process_cpu_seconds() - before < 0.02);
+  CHECK_EQ(other_threads().size(), 3u);
+  CHECK(others_sleep());
 }
 
 TEST(pools_start_and_stop_at_any_time) {
@@ -120,30 +128,6 @@ TEST(a_negative_size_is_refused_and_zero_means_the_available_cpus) {
   CHECK_ERROR(ThreadPool(-1), ErrorCode::kInvalidArgument, "num_threads is -1");
   CHECK_EQ(ThreadPool(0).size(), available_cpus());
   CHECK(available_cpus() >= 1);
-}
-
-TEST(the_cpu_quota_is_the_smallest_along_the_control_groups) {
-  FakeControlGroups groups;
-  groups.write("a/cpu.max", "400000 100000");
-  groups.write("a/b/cpu.max", "max 100000");
-  groups.write("a/b/c/cpu.max", "150000 100000");
-  CHECK(groups.quota("0::/a/b/c\n") == 1.5);
-  CHECK(groups.quota("0::/a/b\n") == 4.0);
-  CHECK(groups.quota("0::/\n") == std::nullopt);
-  CHECK(groups.quota("0::/not/here\n") == std::nullopt);
-  CHECK(groups.quota("") == std::nullopt);
-  CHECK(groups.quota("nonsense\n") == std::nullopt);
-}
-
-TEST(the_cpu_quota_of_version_1_is_read) {
-  FakeControlGroups groups;
-  groups.write("cpu/cpu.cfs_quota_us", "-1");
-  groups.write("cpu/cpu.cfs_period_us", "100000");
-  groups.write("cpu/job/cpu.cfs_quota_us", "50000");
-  groups.write("cpu/job/cpu.cfs_period_us", "100000");
-  CHECK(groups.quota("5:memory:/job\n4:cpu,cpuacct:/job\n") == 0.5);
-  CHECK(groups.quota("4:cpu,cpuacct:/\n") == std::nullopt);
-  CHECK(groups.quota("4:cpuset:/job\n") == std::nullopt);
 }
 
 TEST_MAIN()

@@ -1,55 +1,59 @@
 #include "engine/cpu/cpu_engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "common/error.h"
 #include "common/logging.h"
+#include "common/memory_limit.h"
 
 namespace inflight::cpu {
 namespace {
 
-constexpr int32_t kNoToken = -1;
+constexpr int32_t kNotSampled = -1;
 
-KvCacheShape kv_cache_shape(const EngineConfig& config) {
-  return {config.model.num_hidden_layers, config.model.num_key_value_heads, config.model.head_size,
-          config.build.tokens_per_block};
-}
-
-int32_t count_blocks(const std::filesystem::path& directory, const EngineConfig& config, const EngineOptions& options) {
-  const int64_t bytes_per_block = kv_cache_shape(config).bytes_per_block();
-  int64_t blocks = config.build.kv_cache_bytes / bytes_per_block;
+int32_t count_blocks(const std::filesystem::path& directory, const BuildConfig& build, const EngineOptions& options,
+                     int64_t bytes_per_block) {
+  int64_t blocks = build.kv_cache_bytes / bytes_per_block;
   if (options.max_tokens_in_kv_cache) {
-    blocks = *options.max_tokens_in_kv_cache / config.build.tokens_per_block;
-    if (blocks < 1)
+    blocks = *options.max_tokens_in_kv_cache / build.tokens_per_block;
+    if (blocks < 1) {
       throw_error(ErrorCode::kInvalidArgument, "max_tokens_in_kv_cache is ", *options.max_tokens_in_kv_cache,
-                  "; it must hold at least one block of ", config.build.tokens_per_block, " tokens");
+                  "; it must hold at least one block of ", build.tokens_per_block, " tokens");
+    }
   }
-  if (blocks < 1)
+  if (blocks < 1) {
     throw_error(ErrorCode::kInvalidArgument, (directory / "config.json").string(), ": build_config.kv_cache_bytes is ",
-                config.build.kv_cache_bytes, ", but one block of ", config.build.tokens_per_block, " tokens takes ",
-                bytes_per_block, " bytes; build the engine again with a larger --kv-cache-memory");
+                build.kv_cache_bytes, ", but one block of ", build.tokens_per_block, " tokens takes ", bytes_per_block,
+                " bytes; rebuild with a larger --kv-cache-memory");
+  }
   // Memory that is reserved untouched never fails for want of it, only later: refuse here.
-  const int64_t machine_bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  if (blocks > machine_bytes / bytes_per_block || blocks > INT32_MAX)
+  const int64_t available_bytes = memory_limit();
+  if (blocks > available_bytes / bytes_per_block || blocks > INT32_MAX) {
     throw_error(ErrorCode::kUnavailable, directory.string(), ": a KV cache of ", blocks, " blocks of ", bytes_per_block,
-                " bytes does not fit into this machine's ", machine_bytes,
-                " bytes of memory; set a smaller max_tokens_in_kv_cache, or build the engine again with a smaller "
-                "--kv-cache-memory");
+                " bytes does not fit into the ", available_bytes,
+                " bytes of memory that this machine or its control groups allow; set a smaller max_tokens_in_kv_cache, "
+                "or rebuild with a smaller --kv-cache-memory");
+  }
   return static_cast<int32_t>(blocks);
 }
 
-EngineInfo make_info(const EngineConfig& config, int32_t num_blocks) {
+KvCacheStorage make_cache(const std::filesystem::path& directory, const EngineConfig& config,
+                          const EngineOptions& options) {
+  const KvCacheShape shape{config.model.num_hidden_layers, config.model.num_key_value_heads, config.model.head_size,
+                           config.build.tokens_per_block};
+  return {shape, count_blocks(directory, config.build, options, shape.bytes_per_block())};
+}
+
+EngineInfo make_info(const EngineConfig& config, const KvCacheStorage& cache) {
   return {.model_type = config.model.model_type,
           .vocab_size = config.model.vocab_size,
           .max_batch_size = config.build.max_batch_size,
           .max_num_tokens = config.build.max_num_tokens,
           .max_seq_len = config.build.max_seq_len,
           .tokens_per_block = config.build.tokens_per_block,
-          .num_blocks = num_blocks,
-          .kv_bytes_per_block = kv_cache_shape(config).bytes_per_block(),
+          .num_blocks = cache.num_blocks(),
+          .kv_bytes_per_block = cache.shape().bytes_per_block(),
           .end_ids = config.model.end_ids,
           .pad_id = config.model.pad_id};
 }
@@ -60,12 +64,12 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
     : config_(config),
       weights_(directory / "rank0.safetensors", config.model),
       pool_(options.num_threads),
-      cache_(kv_cache_shape(config), count_blocks(directory, config, options)),
-      info_(make_info(config, count_blocks(directory, config, options))),
+      cache_(make_cache(directory, config, options)),
+      info_(make_info(config, cache_)),
       forward_(config_, weights_, cache_, pool_, select_isa()),
       sampler_(info_.max_batch_size, info_.vocab_size),
       prompt_lengths_(info_.max_batch_size, 0),
-      previous_tokens_(info_.max_batch_size, kNoToken),
+      previous_tokens_(info_.max_batch_size, kNotSampled),
       last_checks_(info_.max_batch_size, 0) {
   batch_.rows.reserve(info_.max_num_tokens);
   batch_.sequences.reserve(info_.max_batch_size);
@@ -88,7 +92,7 @@ void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<
     throw_error(ErrorCode::kInvalidArgument, "slot is ", slot, "; this engine has ", info_.max_batch_size, " slots");
   sampler_.configure(slot, config, prompt);
   prompt_lengths_[slot] = static_cast<int32_t>(prompt.size());
-  previous_tokens_[slot] = kNoToken;
+  previous_tokens_[slot] = kNotSampled;
 }
 
 void CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
@@ -120,7 +124,7 @@ StepOutput CpuEngine::wait(StepHandle handle) {
   if (it == steps_.end())
     throw_error(ErrorCode::kInvalidArgument, "step ", handle, " was never submitted, or has been waited for");
   finished_.wait(lock, [&] { return it->second.is_done; });
-  const Step step = std::move(steps_.extract(it).mapped());
+  Step step = std::move(steps_.extract(it).mapped());
   if (step.failure) std::rethrow_exception(step.failure);
   return std::move(step.output);
 }
@@ -192,7 +196,7 @@ StepOutput CpuEngine::run(const Step& step) {
   make_batch(step);
   if (batch_.rows.empty()) return {};
   for (const SequenceSlice& slice : step.sequences)
-    if (slice.samples) previous_tokens_[slice.slot] = kNoToken;  // until the step has succeeded
+    if (slice.samples) previous_tokens_[slice.slot] = kNotSampled;  // until the step has succeeded
   StepOutput output = forward_.run(batch_, sampler_);
   for (const SampledToken& sampled : output.tokens) previous_tokens_[sampled.slot] = sampled.token;
   return output;
@@ -214,7 +218,7 @@ void CpuEngine::make_batch(const Step& step) {
     int32_t position = slice.past_length;
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
-      if (id == kNoToken)
+      if (id == kNotSampled)
         throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " has no previous token: no step sampled one for it");
       batch_.rows.push_back({id, position++, sequence});
     }

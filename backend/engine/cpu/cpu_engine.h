@@ -59,7 +59,7 @@ class CpuEngine : public Engine {
   Batch batch_;  // of the running step
 
   std::vector<int32_t> prompt_lengths_;   // by slot
-  std::vector<int32_t> previous_tokens_;  // by slot: what it sampled last; kNoToken until it has
+  std::vector<int32_t> previous_tokens_;  // by slot: what it sampled last; kNotSampled until it has
   std::vector<BlockCopy> pending_copies_;
   uint64_t num_checks_ = 0;            // steps that check() has seen
   std::vector<uint64_t> last_checks_;  // by slot: the last of them that held it

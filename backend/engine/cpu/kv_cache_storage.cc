@@ -4,9 +4,9 @@
 
 namespace inflight::cpu {
 
-KvCacheStorage::KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks) : shape_(shape) {
-  for (int32_t layer = 0; layer < shape.num_layers; ++layer)
-    layers_.emplace_back(num_blocks * block_stride());
+KvCacheStorage::KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks)
+    : shape_(shape), num_blocks_(num_blocks) {
+  for (int32_t layer = 0; layer < shape.num_layers; ++layer) layers_.emplace_back(num_blocks * block_stride());
 }
 
 void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const float* keys, const float* values) const {

@@ -30,6 +30,7 @@ class KvCacheStorage {
   KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks);
 
   const KvCacheShape& shape() const { return shape_; }
+  int32_t num_blocks() const { return num_blocks_; }
   float* keys(int32_t layer, int32_t block, int32_t kv_head) const { return tile(layer, block, kv_head); }
   float* values(int32_t layer, int32_t block, int32_t kv_head) const {
     return tile(layer, block, kv_head) + shape_.tile_size();
@@ -49,6 +50,7 @@ class KvCacheStorage {
   }
 
   KvCacheShape shape_;
+  int32_t num_blocks_;
   std::vector<Buffer<float>> layers_;  // each [num_blocks, num_kv_heads, keys|values, tile_size]
 };
 
