@@ -4,6 +4,7 @@
 #include <span>
 
 #include "common/error.h"
+#include "common/rounding.h"
 
 namespace inflight::python {
 namespace {
@@ -18,7 +19,7 @@ struct Progress {
 };
 
 int32_t blocks_for(size_t tokens, const EngineInfo& info) {
-  return static_cast<int32_t>((tokens + info.tokens_per_block - 1) / info.tokens_per_block);
+  return static_cast<int32_t>(divide_up(static_cast<int64_t>(tokens), info.tokens_per_block));
 }
 
 void check(const std::vector<std::vector<int32_t>>& sequences, const EngineInfo& info) {

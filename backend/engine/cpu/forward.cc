@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/rounding.h"
 #include "engine/cpu/kernels/linear.h"
 
 namespace inflight::cpu {
@@ -55,9 +56,9 @@ ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvC
   cos_ = Buffer<float>(rows * config_.head_size / 2);
   sin_ = Buffer<float>(rows * config_.head_size / 2);
   attention_tasks_.reserve(rows);
-  constexpr size_t kCacheLine = 64 / sizeof(float);
-  const size_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
-  attention_scratch_size_ = (scratch + kCacheLine - 1) / kCacheLine * kCacheLine;
+  constexpr int64_t kCacheLine = 64 / sizeof(float);
+  const int64_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
+  attention_scratch_size_ = round_up(scratch, kCacheLine);
   attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
 }
 
@@ -68,7 +69,7 @@ void ForwardPass::for_each_row(int64_t rows, const Body& body) {
     for (int64_t row = 0; row < rows; ++row) body(row);
     return;
   }
-  pool_.parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+  pool_.parallel_for(divide_up(rows, kRowsPerTask), [&](int64_t task) {
     const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
     for (int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
   });

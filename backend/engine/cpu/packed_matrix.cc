@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "common/rounding.h"
 #include "engine/cpu/float_types.h"
 
 namespace inflight::cpu {
@@ -30,9 +31,6 @@ struct BlobHeader {
 static_assert(sizeof(BlobHeader) == 64);
 
 bool is_integer(WeightType type) { return type == WeightType::kInt8 || type == WeightType::kInt4; }
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t multiple) { return divide_up(a, multiple) * multiple; }
 
 int64_t row_blocks(const PackedLayout& layout) { return divide_up(layout.rows, kBlockRows); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/rounding.h"
 #include "engine/cpu/kernels/linear_kernel.h"
 
 namespace inflight::cpu {
@@ -20,8 +21,6 @@ void (*linear_kernel(Isa isa))(const LinearTask&) {
   (void)isa;
   return linear_portable;
 }
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Into how many tasks to cut the work: none shorter than it is worth, and as many for each thread.
 int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/rounding.h"
 #include "engine/cpu/kernels/linear_kernel.h"
 
 namespace inflight::cpu {
@@ -57,7 +58,7 @@ void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa
 
   const auto quantize_row = quantize_row_kernel(isa);
   const int64_t tokens_per_task = std::max<int64_t>(1, kColumnsPerTask / layout.columns);
-  pool.parallel_for((tokens_ + tokens_per_task - 1) / tokens_per_task, [&](int64_t task) {
+  pool.parallel_for(divide_up(tokens_, tokens_per_task), [&](int64_t task) {
     const int64_t last = std::min(tokens_, (task + 1) * tokens_per_task);
     for (int64_t token = task * tokens_per_task; token < last; ++token) {
       quantize_row({.layout = &layout,
