@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/token_choice.h"
+#include "engine/token_words.h"
 
 namespace inflight {
 namespace {
@@ -19,11 +20,6 @@ size_t longest_look_back(const std::vector<std::vector<int32_t>>& bad_words) {
   size_t longest = 1;
   for (const auto& word : bad_words) longest = std::max(longest, word.size());
   return longest - 1;
-}
-
-bool ends_with(std::span<const int32_t> history, std::span<const int32_t> tokens) {
-  return tokens.size() <= history.size() &&
-         std::equal(tokens.begin(), tokens.end(), history.end() - static_cast<std::ptrdiff_t>(tokens.size()));
 }
 
 // SplitMix64's output function (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
