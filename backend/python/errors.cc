@@ -31,8 +31,7 @@ void translate(const std::exception_ptr& exception, void*) {
 
 nanobind::object to_python(const Error& error) { return error_type()(error.what(), code_name(error.code())); }
 
-void bind_errors(nanobind::module_& module) {
-  module.attr("Error") = error_type();
+void bind_errors(nanobind::module_&) {
   nanobind::register_exception_translator(translate);
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 #include <utility>
 
 namespace inflight::cpu {
@@ -33,16 +32,12 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t count) : memory_(count * sizeof(T)), count_(count) {}
+  explicit Buffer(size_t count) : memory_(count * sizeof(T)) {}
 
   T* data() const { return static_cast<T*>(memory_.data()); }
-  size_t size() const { return count_; }
-  T& operator[](size_t i) const { return data()[i]; }
-  std::span<T> span() const { return {data(), count_}; }
 
  private:
   Memory memory_;
-  size_t count_ = 0;
 };
 
 }  // namespace inflight::cpu
