@@ -16,7 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import inflight
+from inflight.checkpoint import config as checkpoint_config
+from inflight.engine import config as engine_config
 from inflight.errors import InflightError
+from inflight.json_object import format_of
 
 
 def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, **options) -> Path:
@@ -45,14 +48,7 @@ def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, *
 
 def _kind(path: Path) -> str:
     """ "engine", "checkpoint" or "model", by what config.json says it is."""
-    config = path / "config.json"
-    if not config.is_file():
-        return "model"
-    try:
-        marker = json.loads(config.read_text(encoding="utf-8")).get("format")
-    except (ValueError, AttributeError) as error:
-        raise InflightError(f"{config} is not a JSON object: {error}") from error
-    return {"inflight-engine": "engine", "inflight-checkpoint": "checkpoint"}.get(marker, "model")
+    return {engine_config.FORMAT: "engine", checkpoint_config.FORMAT: "checkpoint"}.get(format_of(path), "model")
 
 
 def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> None:

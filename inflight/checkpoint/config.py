@@ -6,24 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inflight.checkpoint.json_object import JsonObject
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 FORMAT = "inflight-checkpoint"
 VERSION = 1
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 WEIGHT_DTYPES = ("float32", "bfloat16", "float16", "int8", "int4")
 
-# Keys of `rope` beside type and theta, as Hugging Face spells them: those a type needs, and those it may have.
+# Keys of `rope` beside type and theta, as Hugging Face spells them: those a type needs, and those it may have. The
+# same as in backend/engine/model_config.cc, which has the defaults.
 ROPE_REQUIRED_KEYS = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
-    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
-    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": (),
 }
 ROPE_OPTIONAL_KEYS = {
-    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
+    "llama3": ("original_max_position_embeddings",),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
 }
 
 
@@ -72,10 +83,7 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any], origin: str = "config.json") -> "ModelConfig":
         """Checks every field. Raises InflightError naming `origin` and the field."""
         fields = JsonObject(values, origin)
-        if fields.values.get("format") != FORMAT:
-            fields.fail("format", f"{FORMAT!r}: is this a checkpoint made by `inflight convert`?")
-        if fields.values.get("version") != VERSION:
-            fields.fail("version", f"{VERSION}: convert the model again with this version of inflight")
+        fields.expect_format(FORMAT, VERSION, "inflight convert")
         layers = fields.integer("num_hidden_layers", minimum=1)
         mapping = fields.object("mapping")
         config = cls(
@@ -145,4 +153,6 @@ def _checked_rope(rope: JsonObject) -> dict[str, Any]:
             checked[key] = rope.integer(key, minimum=1)
         else:
             checked[key] = rope.number(key)
+    if rope_type == "llama3" and checked["high_freq_factor"] <= checked["low_freq_factor"]:
+        rope.fail("high_freq_factor", f"a number above low_freq_factor ({checked['low_freq_factor']:g})")
     return checked

@@ -11,11 +11,12 @@ from tqdm import tqdm
 from inflight.checkpoint import canonical
 from inflight.checkpoint.config import FORMAT, ModelConfig
 from inflight.checkpoint.matrix import SAFETENSORS_DTYPES, MatrixType, widest
-from inflight.checkpoint.output_directory import staged_directory
 from inflight.checkpoint.safetensors import SafetensorsWriter, TensorRegion
 from inflight.checkpoint.source import ModelSource, SourceMatrix
 from inflight.checkpoint.weight_types import DEFAULT_GROUP_SIZE, check_dtype, embedding_type, linear_type
 from inflight.errors import InflightError
+from inflight.json_object import format_of
+from inflight.output_directory import staged_directory
 
 _CHUNK_VALUES = 1024 * 1024  # values in flight: 4 MiB as float32, and a few temporaries of that size
 
@@ -86,7 +87,7 @@ def convert_checkpoint(
         {f"{part.name}.weight" for matrix in matrices for part in matrix.parts}
         | {name for vector in vectors for name in vector.sources}
     )
-    with staged_directory(Path(out), FORMAT) as stage:
+    with staged_directory(Path(out), f"an {FORMAT} directory", lambda path: format_of(path) == FORMAT) as stage:
         (stage / "tokenizer").mkdir()
         model.save_tokenizer(stage / "tokenizer")  # first: a tokenizer that is refused costs no waiting
         names = [name for matrix in matrices for name in matrix.tensor_names()] + [vector.name for vector in vectors]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from inflight.checkpoint.config import ModelConfig
+from inflight.checkpoint.config import FORMAT, VERSION, ModelConfig
 from inflight.checkpoint.gguf_file import GgufFile
 from inflight.checkpoint.sentencepiece_bpe import PieceType
 from inflight.errors import InflightError
@@ -72,8 +72,8 @@ def load_config(file: GgufFile, dtype: str) -> ModelConfig:
     vocab_size = file.tensors["token_embd.weight"].shape[0]
     layers = metadata.get("block_count", int)
     fields = {
-        "format": "inflight-checkpoint",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "model_type": architecture,
         "dtype": dtype,
         "vocab_size": vocab_size,

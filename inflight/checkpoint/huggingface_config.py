@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inflight.checkpoint.config import MODEL_TYPES, ROPE_OPTIONAL_KEYS, ROPE_REQUIRED_KEYS, ModelConfig
-from inflight.checkpoint.json_object import JsonObject
+from inflight.checkpoint.config import FORMAT, MODEL_TYPES, ROPE_OPTIONAL_KEYS, ROPE_REQUIRED_KEYS, VERSION, ModelConfig
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 # Sizes that no default may stand in for.
 _REQUIRED_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
@@ -36,8 +36,8 @@ def load_config(directory: Path, dtype: str) -> ModelConfig:
     heads = config.num_attention_heads
     attention_bias = bool(getattr(config, "attention_bias", False))
     fields = {
-        "format": "inflight-checkpoint",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "model_type": config.model_type,
         "dtype": dtype,
         "vocab_size": config.vocab_size,

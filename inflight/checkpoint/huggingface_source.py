@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from inflight.checkpoint import huggingface_config, huggingface_tokenizer
-from inflight.checkpoint.json_object import JsonObject
 from inflight.checkpoint.matrix import Matrix, MatrixType
 from inflight.checkpoint.safetensors import SafetensorsReader
 from inflight.checkpoint.source import SourceMatrix
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _PART_MODULES = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from inflight.checkpoint.json_object import JsonObject
 from inflight.checkpoint.sentencepiece_bpe import (
     PieceType,
     add_typed_tokens,
@@ -15,6 +14,7 @@ from inflight.checkpoint.sentencepiece_bpe import (
 )
 from inflight.checkpoint.sentencepiece_model import SentencePieceModel
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 _FAST = "tokenizer.json"
 _COMPANIONS = (

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from inflight.checkpoint import canonical
 from inflight.checkpoint.huggingface_tokenizer import check_vocabulary
 from inflight.checkpoint.matrix import Matrix, MatrixType
-from inflight.checkpoint.output_directory import staged_directory
 from inflight.checkpoint.reader import CheckpointReader, StoredMatrix
 from inflight.checkpoint.safetensors import SafetensorsWriter
 from inflight.checkpoint.weight_types import embedding_type, linear_type
@@ -19,6 +18,8 @@ from inflight.engine.config import FORMAT, BuildOptions, EngineConfig
 from inflight.engine.machine import available_memory, num_cpus
 from inflight.engine.plan import Machine, MemoryPlan, make_plan
 from inflight.engine.sizes import are_half, packed_bytes, vector_bytes
+from inflight.json_object import format_of
+from inflight.output_directory import staged_directory
 
 _CHUNK_VALUES = 1024 * 1024  # values in flight while a matrix changes its type
 _PROBED_ROWS = 16
@@ -48,7 +49,7 @@ def build_engine(
     check_vocabulary(tokenizer, reader.config.vocab_size)
     model = reader.config if options.dtype == "auto" else dataclasses.replace(reader.config, dtype=options.dtype)
     config = EngineConfig(model, plan.config)
-    with staged_directory(Path(out), FORMAT) as stage:
+    with staged_directory(Path(out), f"an {FORMAT} directory", lambda path: format_of(path) == FORMAT) as stage:
         _write_weights(stage / "rank0.safetensors", reader, _target_types(reader, options), progress)
         shutil.copytree(tokenizer, stage / "tokenizer")
         config.save(stage)

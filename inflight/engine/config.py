@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from inflight.checkpoint.config import ModelConfig
-from inflight.checkpoint.json_object import JsonObject
 from inflight.checkpoint.weight_types import check_dtype
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 FORMAT = "inflight-engine"
 VERSION = 1
@@ -111,10 +111,7 @@ class EngineConfig:
     def from_dict(cls, values: dict[str, Any], origin: str = "config.json") -> "EngineConfig":
         """Checks every field. Raises InflightError naming `origin` and the field."""
         fields = JsonObject(values, origin)
-        if fields.values.get("format") != FORMAT:
-            fields.fail("format", f"{FORMAT!r}: is this an engine made by `inflight build`?")
-        if fields.values.get("version") != VERSION:
-            fields.fail("version", f"{VERSION}: build the engine again with this version of inflight")
+        fields.expect_format(FORMAT, VERSION, "inflight build")
         pretrained = fields.object("pretrained_config")
         return cls(
             ModelConfig.from_dict(pretrained.values, pretrained.origin),

@@ -124,7 +124,8 @@ def position_limit(model: ModelConfig) -> int | None:
     if rope["type"] == "linear":
         return int(positions * rope["factor"])
     if rope["type"] == "yarn":
-        return max(positions, int(rope["original_max_position_embeddings"] * rope["factor"]))
+        original = rope.get("original_max_position_embeddings", positions)
+        return max(positions, int(original * rope.get("factor", positions / original)))
     return positions
 
 

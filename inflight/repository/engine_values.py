@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from inflight.checkpoint.json_object import JsonObject
 from inflight.engine.config import EngineConfig
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 
 
 def repository_values(engine: str | Path) -> dict[str, object]:

@@ -1,13 +1,12 @@
 """`inflight repo`: the five models of model_templates/, every value filled."""
 
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import inflight
 from inflight.errors import InflightError
+from inflight.output_directory import staged_directory
 from inflight.repository.engine_values import repository_values
 from inflight.repository.template import fill, template_variables
 
@@ -25,7 +24,7 @@ def generate_repository(engine: str | Path, out: str | Path, **template_override
     values = repository_values(engine) | template_overrides
     templates = find_templates()
     _check_names(template_overrides, templates)
-    with _staged(Path(os.path.abspath(out))) as stage:
+    with staged_directory(Path(out), "a model repository", _is_model_repository) as stage:
         for model in MODELS:
             shutil.copytree(templates / model, stage / model, ignore=shutil.ignore_patterns("__pycache__"))
             _fill_config(stage / model / _CONFIG, values)
@@ -56,26 +55,6 @@ def _check_names(overrides: Mapping[str, object], templates: Path) -> None:
         raise InflightError(f"no such template variable: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A temporary directory beside `out` that takes its place when the block ends without an error."""
-    if out.exists() and not _is_replaceable(out):
-        raise InflightError(f"{out} exists and is not a model repository: remove it or choose another --out")
-    stage = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
-        stage.mkdir(parents=True)
-        yield stage
-        if out.exists():
-            out.rename(old)
-        stage.rename(out)
-    except OSError as error:
-        raise InflightError(f"cannot write {error.filename or out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_replaceable(out: Path) -> bool:
-    """Empty, or an earlier result: nothing but models of ours."""
-    return out.is_dir() and all(entry.name in MODELS and (entry / _CONFIG).is_file() for entry in out.iterdir())
+def _is_model_repository(out: Path) -> bool:
+    """An earlier result: nothing but models of ours."""
+    return all(entry.name in MODELS and (entry / _CONFIG).is_file() for entry in out.iterdir())

@@ -58,7 +58,7 @@ def test_names_each_missing_field(name):
     "path, value, message",
     [
         (("format",), "inflight-engine", "format is 'inflight-engine'; expected 'inflight-checkpoint'"),
-        (("version",), 2, "version is 2; expected 1: convert the model again"),
+        (("version",), 2, "version is 2; expected 1: run `inflight convert` again"),
         (("hidden_size",), 0, "hidden_size is 0; expected an integer of at least 1"),
         (("hidden_size",), True, "hidden_size is True; expected an integer"),
         (("hidden_size",), 64.0, "hidden_size is 64.0; expected an integer"),
@@ -87,9 +87,32 @@ def test_names_each_bad_field(path, value, message):
     assert message in str(error.value) and str(error.value).startswith("some/config.json: ")
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"type": "yarn"},
+        {"type": "yarn", "factor": 4.0},
+        {"type": "yarn", "original_max_position_embeddings": 64},
+        {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    ],
+)
+def test_what_the_engine_has_a_default_for_may_be_left_out(rope):
+    rope = rope | {"theta": 1e4}
+    assert ModelConfig.from_dict(FIELDS | {"rope": rope}).rope == rope
+
+
+def test_llama3_frequencies_must_leave_a_range():
+    rope = {"type": "llama3", "theta": 1e4, "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}
+    with pytest.raises(InflightError, match=r"high_freq_factor is 4.0; expected a number above low_freq_factor \(4\)"):
+        ModelConfig.from_dict(FIELDS | {"rope": rope})
+
+
 def test_says_how_to_make_a_checkpoint(tmp_path):
     with pytest.raises(InflightError, match="is not a checkpoint: it has no config.json .*inflight convert"):
         ModelConfig.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InflightError, match="config.json is not JSON"):
+        ModelConfig.load(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InflightError, match="config.json is not JSON: maximum recursion depth"):
         ModelConfig.load(tmp_path)

@@ -37,7 +37,7 @@ def test_saved_configurations_load_again(config, tmp_path):
     "section, field, value, message",
     [
         (None, "format", "inflight-checkpoint", "format is 'inflight-checkpoint'; expected 'inflight-engine'"),
-        (None, "version", 9, "version is 9; expected 1: build the engine again"),
+        (None, "version", 9, "version is 9; expected 1: run `inflight build` again"),
         ("build_config", "device", "cuda", "build_config: device is 'cuda'; expected one of cpu"),
         ("build_config", "max_seq_len", 1, "build_config: max_seq_len is 1; expected an integer of at least 2"),
         ("build_config", "tokens_per_block", 24, "build_config: tokens_per_block is 24; expected a power of two"),

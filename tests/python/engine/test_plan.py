@@ -159,6 +159,8 @@ ROPES = {
     "dynamic": ({"type": "dynamic", "factor": 4.0}, None),
     "llama3": ({"type": "llama3", "factor": 8.0, "original_max_position_embeddings": 1024}, 8192),
     "yarn": ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}, 32768),
+    "yarn from here": ({"type": "yarn", "factor": 4.0}, 32768),
+    "yarn to here": ({"type": "yarn", "original_max_position_embeddings": 1024}, 8192),
 }
 
 

@@ -1,8 +1,10 @@
 """`inflight repo`: every value filled, from the engine; nothing foreign overwritten."""
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,22 @@ def test_an_earlier_repository_is_replaced(engine, tmp_path):
     out = generate_repository(engine, tmp_path / "repository", max_queue_size=1)
     generate_repository(engine, out, max_queue_size=2)
     assert "max_queue_size: 2" in configs(out)["tensorrt_llm"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "repository"]
+
+
+def test_an_earlier_repository_comes_back_when_it_cannot_be_replaced(engine, tmp_path, monkeypatch):
+    out = generate_repository(engine, tmp_path / "repository", max_queue_size=1)
+    rename = Path.rename
+
+    def fail_for_the_new_one(path, target):
+        if path.name == out.name and path != out:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(InflightError, match=f"cannot write {out}: Invalid cross-device link"):
+        generate_repository(engine, out, max_queue_size=2)
+    assert "max_queue_size: 1" in configs(out)["tensorrt_llm"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "repository"]
 
 

@@ -29,11 +29,18 @@ class JsonObject:
             return cls(json.loads(path.read_text(encoding="utf-8")), str(path))
         except OSError as error:
             raise InflightError(f"cannot read {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InflightError(f"{path} is not JSON: {error}") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
+
+    def expect_format(self, name: str, version: int, command: str) -> None:
+        """Raises InflightError unless `format` and `version` are these; `command` is what writes such a file."""
+        if self.values.get("format") != name:
+            self.fail("format", f"{name!r}: was this made by `{command}`?")
+        if self.values.get("version") != version:
+            self.fail("version", f"{version}: run `{command}` again with this version of inflight")
 
     def fail(self, name: str, expected: str) -> None:
         """Raises the InflightError for a field that is not what was expected."""
@@ -88,6 +95,13 @@ class JsonObject:
         if name not in self.values:
             raise InflightError(f"{self.origin}: {name} is missing")
         return self.values[name]
+
+
+def format_of(directory: Path) -> str | None:
+    """The `format` that DIRECTORY/config.json gives; None where it gives none or is not there. Raises InflightError
+    when it is not a JSON object."""
+    path = directory / "config.json"
+    return JsonObject.load(path).values.get("format") if path.is_file() else None
 
 
 def _is_integer(value: Any, minimum: int) -> bool:
