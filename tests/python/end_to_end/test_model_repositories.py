@@ -1,0 +1,72 @@
+"""Which repositories a real server loads, and what it says about those that it does not."""
+
+import re
+import shutil
+from pathlib import Path
+
+import http_client
+import pytest
+
+REQUEST = {"text_input": "a b c", "max_tokens": 8}
+
+
+def edit(repository: Path, model: str, pattern: str, replacement: str) -> None:
+    config = repository / model / "config.pbtxt"
+    text, count = re.subn(pattern, replacement, config.read_text())
+    assert count, f"{config} has no {pattern}"
+    config.write_text(text)
+
+
+def set_parameter(repository: Path, model: str, name: str, value: str) -> None:
+    edit(repository, model, rf'(key: "{name}"\s+value {{ string_value: ")[^"]*"', rf'\g<1>{value}"')
+
+
+@pytest.fixture
+def repository(tiny_server_engine, make_repository) -> Path:
+    return make_repository(tiny_server_engine)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    from inflight.launcher.server import TritonServer
+
+    return lambda repository: TritonServer(repository, log_file=tmp_path / "log")
+
+
+def test_backend_name_and_unfilled_variables_of_upstream(repository, serve):
+    edit(repository, "tensorrt_llm", 'backend: "inflight"', 'backend: "tensorrtllm"')
+    for name in ("max_queue_size", "max_tokens_in_paged_kv_cache", "enable_kv_cache_reuse", "lora_cache_max_adapter_size"):
+        set_parameter(repository, "tensorrt_llm", name, f"${{{name}}}")
+    with serve(repository) as server:
+        assert http_client.generate(server.http_port, REQUEST)["text_output"].startswith("a b c")
+
+
+def test_cut_engine_is_refused(repository, tiny_server_engine, tmp_path, serve):
+    from inflight.errors import InflightError
+
+    engine = shutil.copytree(tiny_server_engine, tmp_path / "engine")
+    weights = engine / "rank0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    set_parameter(repository, "tensorrt_llm", "gpt_model_path", str(engine))
+    with pytest.raises(InflightError, match="rank0.safetensors"), serve(repository):
+        pass
+
+
+def test_foreign_file_as_engine_is_refused(repository, tiny_server_engine, tmp_path, serve):
+    from inflight.errors import InflightError
+
+    engine = shutil.copytree(tiny_server_engine, tmp_path / "engine")
+    (engine / "rank0.safetensors").write_bytes(b"GGUF" * 1000)
+    set_parameter(repository, "tensorrt_llm", "gpt_model_path", str(engine))
+    with pytest.raises(InflightError, match="rank0.safetensors"), serve(repository):
+        pass
+
+
+def test_tokenizer_of_another_model_is_refused(repository, smollm2_engine, serve):
+    """SmolLM2's tokenizer has 49,152 ids, the engine 480."""
+    from inflight.errors import InflightError
+
+    for model in ("preprocessing", "postprocessing"):
+        set_parameter(repository, model, "tokenizer_dir", str(smollm2_engine() / "tokenizer"))
+    with pytest.raises(InflightError, match="49152(.|\n)*480"), serve(repository):
+        pass
