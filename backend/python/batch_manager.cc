@@ -5,35 +5,53 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
+#include <exception>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <set>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "bindings.h"
-#include "requests.h"
+#include "common/logging.h"
+#include "python/bindings.h"
+#include "python/requests.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+using namespace std::chrono_literals;
 
 namespace inflight::python {
 namespace {
 
-thread_local bool delivering = false;  // this thread is a delivery thread, inside a callback
+// Exists while a thread, perhaps a manager's own, calls or frees what Python code has given to a manager.
+class CallbackScope {
+ public:
+  CallbackScope() : outer_(std::exchange(active_, true)) {}
+  ~CallbackScope() { active_ = outer_; }
+  CallbackScope(const CallbackScope&) = delete;
+  CallbackScope& operator=(const CallbackScope&) = delete;
+
+  static bool is_active() { return active_; }
+
+ private:
+  static inline thread_local bool active_ = false;
+  const bool outer_;
+};
 
 // All of these are guarded by the GIL.
 class PyBatchManager;
 std::set<PyBatchManager*> open_managers;
-std::vector<std::thread> closing_threads;
+std::vector<std::future<void>> closings;
 
-// The last reference may go on the manager's own delivery thread, which it joins: then another has to.
+// The last reference may go on one of the manager's own threads, which it joins: then another has to.
 void destroy(BatchManager* manager) {
-  if (delivering) {
+  if (CallbackScope::is_active()) {
     nb::gil_scoped_acquire gil;
-    closing_threads.emplace_back([manager] { delete manager; });
+    std::erase_if(closings, [](const auto& closing) { return closing.wait_for(0s) == std::future_status::ready; });
+    closings.push_back(std::async(std::launch::async, [manager] { delete manager; }));
   } else if (PyGILState_Check()) {
     nb::gil_scoped_release release;  // the last callbacks need it
     delete manager;
@@ -46,19 +64,21 @@ void destroy(BatchManager* manager) {
 std::shared_ptr<nb::object> share(nb::object object) {
   return {new nb::object(std::move(object)), [](nb::object* owned) {
             nb::gil_scoped_acquire gil;
+            CallbackScope scope;
             delete owned;
           }};
 }
 
 void deliver(const nb::object& callback, RequestId id, const Response& response) {
   nb::gil_scoped_acquire gil;
-  delivering = true;
+  CallbackScope scope;
   try {
     callback(id, nb::cast(response, nb::rv_policy::copy));
   } catch (nb::python_error& error) {
     error.discard_as_unraisable(callback);
+  } catch (const std::exception& exception) {
+    log_error("request ", id, ": a response did not reach its callback: ", exception.what());
   }
-  delivering = false;
 }
 
 class PyBatchManager {
@@ -133,9 +153,9 @@ class PyBatchManager {
 // Before the interpreter goes: no thread of ours may wait for the GIL after that.
 void close_all() {
   while (!open_managers.empty()) (*open_managers.begin())->close();
-  auto threads = std::move(closing_threads);
+  auto last = std::move(closings);
   nb::gil_scoped_release release;
-  for (std::thread& thread : threads) thread.join();
+  last.clear();  // waits for them
 }
 
 }  // namespace

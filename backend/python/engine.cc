@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "bindings.h"
-#include "teacher_forcing.h"
+#include "python/bindings.h"
+#include "python/teacher_forcing.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -1,6 +1,6 @@
-#include "errors.h"
+#include "python/errors.h"
 
-#include "bindings.h"
+#include "python/bindings.h"
 
 namespace inflight::python {
 namespace {

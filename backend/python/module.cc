@@ -1,4 +1,4 @@
-#include "bindings.h"
+#include "python/bindings.h"
 
 NB_MODULE(_native, module) {
   module.doc() = "The C++ libraries under the Triton backend, as inflight.llm, the benchmarks and the tests use them.";

@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "bindings.h"
 #include "common/error.h"
 #include "engine/cpu/packed_matrix.h"
+#include "python/bindings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

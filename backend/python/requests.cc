@@ -1,4 +1,4 @@
-#include "requests.h"
+#include "python/requests.h"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,8 +9,8 @@
 #include <type_traits>
 
 #include "batch_manager/request.h"
-#include "bindings.h"
-#include "errors.h"
+#include "python/bindings.h"
+#include "python/errors.h"
 
 namespace nb = nanobind;
 

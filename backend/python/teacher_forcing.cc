@@ -1,4 +1,4 @@
-#include "teacher_forcing.h"
+#include "python/teacher_forcing.h"
 
 #include <algorithm>
 #include <span>

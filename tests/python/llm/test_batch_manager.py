@@ -136,6 +136,28 @@ def test_closing_from_a_callback_does_not_wait_for_itself(engine_dir):
     assert collector.wait()[-1].is_final
 
 
+def test_a_manager_whose_last_reference_is_its_own_callback_closes_by_itself(engine_dir):
+    program = f"""
+import os, threading, time
+from inflight import _native
+
+def num_threads():
+    return len(os.listdir("/proc/self/task"))
+
+threads = num_threads()
+for _ in range(3):
+    manager = _native.BatchManager({str(engine_dir)!r}, num_threads=1)
+    manager.submit([1, 2], 3, lambda *_, manager=manager: None, end_ids=[-1])
+    del manager
+deadline = time.monotonic() + 30
+while num_threads() > threads and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(num_threads() - threads)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr
+
+
 def test_info_is_what_the_engine_was_built_for(manager):
     assert (manager.info.vocab_size, manager.info.max_batch_size, manager.info.max_num_tokens) == (480, 8, 64)
 
