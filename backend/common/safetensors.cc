@@ -44,8 +44,9 @@ size_t tensor_bytes(const std::filesystem::path& path, const std::string& name, 
   if (element_bits == 0) throw_invalid(path, "tensor '", name, "' has the unknown dtype '", dtype, "'");
   size_t bits = element_bits;
   for (const int64_t dimension : shape) {
-    if (__builtin_mul_overflow(bits, static_cast<size_t>(dimension), &bits))
+    if (__builtin_mul_overflow(bits, static_cast<size_t>(dimension), &bits)) {
       throw_invalid(path, "tensor '", name, "' has a shape whose size overflows");
+    }
   }
   if (bits % 8 != 0) throw_invalid(path, "tensor '", name, "' does not fill whole bytes");
   return bits / 8;
@@ -71,12 +72,14 @@ TensorView parse_entry(const std::filesystem::path& path, const std::string& nam
   const uint64_t begin = entry["data_offsets"][0].get<uint64_t>();
   const uint64_t end = entry["data_offsets"][1].get<uint64_t>();
   if (begin > end) throw_invalid(path, "tensor '", name, "' ends (", end, ") before it begins (", begin, ")");
-  if (end > data.size())
+  if (end > data.size()) {
     throw_invalid(path, "truncated: tensor '", name, "' ends at byte ", end, " of the data, of which there are ",
                   data.size(), "; copy the file again");
+  }
   const size_t bytes = tensor_bytes(path, name, tensor.dtype, tensor.shape);
-  if (end - begin != bytes)
+  if (end - begin != bytes) {
     throw_invalid(path, "tensor '", name, "' takes ", end - begin, " bytes, but its dtype and shape need ", bytes);
+  }
   tensor.data = data.subspan(begin, bytes);
   return tensor;
 }
@@ -96,8 +99,9 @@ void check_coverage(const std::filesystem::path& path, const std::map<std::strin
     if (begin != covered) throw_invalid(path, "its tensors overlap or leave a gap at byte ", covered, " of the data");
     covered = end;
   }
-  if (covered != data.size())
+  if (covered != data.size()) {
     throw_invalid(path, "its tensors end at byte ", covered, " of the data, of which there are ", data.size());
+  }
 }
 
 std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::span<const std::byte> file) {
@@ -105,8 +109,9 @@ std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::
   uint64_t header_bytes;
   std::memcpy(&header_bytes, file.data(), kLengthBytes);
   if (header_bytes > kMaxHeaderBytes) throw_invalid(path, "its header would have ", header_bytes, " bytes");
-  if (header_bytes > file.size() - kLengthBytes)
+  if (header_bytes > file.size() - kLengthBytes) {
     throw_invalid(path, "truncated: the header has ", header_bytes, " bytes, the file only ", file.size());
+  }
 
   const char* header = reinterpret_cast<const char*>(file.data()) + kLengthBytes;
   const json entries = json::parse(header, header + header_bytes, nullptr, /*allow_exceptions=*/false);
@@ -114,8 +119,9 @@ std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::
 
   const std::span<const std::byte> data = file.subspan(kLengthBytes + header_bytes);
   std::map<std::string, TensorView> tensors;
-  for (const auto& [name, entry] : entries.items())
+  for (const auto& [name, entry] : entries.items()) {
     if (name != "__metadata__") tensors.emplace(name, parse_entry(path, name, entry, data));
+  }
   check_coverage(path, tensors, data);
   return tensors;
 }
@@ -124,9 +130,10 @@ std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0)
+  if (descriptor < 0) {
     throw_error(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kInvalidArgument, "cannot open ", path.string(), ": ",
                 std::strerror(errno));
+  }
   struct stat status;
   const bool is_file = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
   if (is_file && status.st_size > 0) {

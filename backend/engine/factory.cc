@@ -15,7 +15,7 @@ std::unique_ptr<Engine> load_engine(const std::filesystem::path& directory, cons
       return std::make_unique<cpu::CpuEngine>(directory, config, options);
     } catch (const std::bad_alloc&) {
       throw_error(ErrorCode::kUnavailable, "not enough memory for the activations of ", directory.string(),
-                  "; build the engine again with a smaller --max-num-tokens, now ", config.build.max_num_tokens);
+                  "; rebuild with a smaller --max-num-tokens, now ", config.build.max_num_tokens);
     }
   }
   throw_error(ErrorCode::kUnsupported, config_file.string(), ": build_config.device is \"", config.build.device,

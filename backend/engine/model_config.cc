@@ -51,8 +51,9 @@ class Fields {
   // A finite number greater than zero.
   double positive(const std::string& name) const {
     const json& value = required(name);
-    if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() <= 0)
+    if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() <= 0) {
       fail(ErrorCode::kInvalidArgument, name, "is ", value.dump(), "; it must be a number > 0");
+    }
     return value.get<double>();
   }
 
@@ -77,8 +78,9 @@ class Fields {
   // Accepts only what this version has.
   void expect(const std::string& name, const json& supported) const {
     const json& value = required(name);
-    if (value != supported)
+    if (value != supported) {
       fail(ErrorCode::kUnsupported, name, "is ", value.dump(), "; this version takes only ", supported.dump());
+    }
   }
 
  private:
@@ -89,8 +91,9 @@ class Fields {
 
   int64_t checked_integer(const std::string& name, const json& value, int64_t least, int64_t most) const {
     const bool fits = value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX);
-    if (!fits || value.get<int64_t>() < least || value.get<int64_t>() > most)
+    if (!fits || value.get<int64_t>() < least || value.get<int64_t>() > most) {
       fail(ErrorCode::kInvalidArgument, name, "is ", value.dump(), "; it must be an integer in [", least, ", ", most, "]");
+    }
     return value.get<int64_t>();
   }
 
@@ -106,23 +109,27 @@ RopeConfig parse_rope(const Fields& fields, int32_t max_position_embeddings) {
                                                         {"llama3", RopeType::kLlama3},
                                                         {"yarn", RopeType::kYarn}};
   const std::string type = fields.string("type");
-  if (!types.count(type))
+  if (!types.count(type)) {
     fields.fail(ErrorCode::kUnsupported, "type", "is \"", type, "\"; this version has default, linear, dynamic, llama3 and yarn");
+  }
 
   RopeConfig rope;
   rope.type = types.at(type);
   rope.theta = fields.positive("theta");
-  if (rope.type == RopeType::kLinear || rope.type == RopeType::kDynamic || rope.type == RopeType::kLlama3)
+  if (rope.type == RopeType::kLinear || rope.type == RopeType::kDynamic || rope.type == RopeType::kLlama3) {
     rope.factor = fields.positive("factor");
-  if (rope.type == RopeType::kLlama3 || rope.type == RopeType::kYarn)
+  }
+  if (rope.type == RopeType::kLlama3 || rope.type == RopeType::kYarn) {
     rope.original_max_position_embeddings = fields.has("original_max_position_embeddings")
                                                 ? fields.integer("original_max_position_embeddings", 1)
                                                 : max_position_embeddings;
+  }
   if (rope.type == RopeType::kLlama3) {
     rope.low_freq_factor = fields.positive("low_freq_factor");
     rope.high_freq_factor = fields.positive("high_freq_factor");
-    if (rope.high_freq_factor <= rope.low_freq_factor)
+    if (rope.high_freq_factor <= rope.low_freq_factor) {
       fields.fail(ErrorCode::kInvalidArgument, "high_freq_factor", "must be greater than low_freq_factor");
+    }
   }
   if (rope.type == RopeType::kYarn) {
     rope.factor = fields.positive("factor", double(max_position_embeddings) / rope.original_max_position_embeddings);
@@ -144,12 +151,14 @@ ModelConfig parse_model(const Fields& fields) {
   model.num_hidden_layers = fields.integer("num_hidden_layers", 1);
   model.num_attention_heads = fields.integer("num_attention_heads", 1);
   model.num_key_value_heads = fields.integer("num_key_value_heads", 1);
-  if (model.num_attention_heads % model.num_key_value_heads != 0)
+  if (model.num_attention_heads % model.num_key_value_heads != 0) {
     fields.fail(ErrorCode::kInvalidArgument, "num_key_value_heads", "is ", model.num_key_value_heads,
                 "; it must divide num_attention_heads, ", model.num_attention_heads);
+  }
   model.head_size = fields.integer("head_size", 2);
-  if (model.head_size % 2 != 0)
+  if (model.head_size % 2 != 0) {
     fields.fail(ErrorCode::kInvalidArgument, "head_size", "is ", model.head_size, "; rotary embeddings need an even one");
+  }
   model.intermediate_size = fields.integer("intermediate_size", 1);
   model.max_position_embeddings = fields.integer("max_position_embeddings", 1);
   const int64_t heads = int64_t{model.num_attention_heads} + 2 * int64_t{model.num_key_value_heads};
@@ -165,9 +174,10 @@ ModelConfig parse_model(const Fields& fields) {
   model.qk_norm = fields.boolean("qk_norm");
   model.rope = parse_rope(fields.child("rope"), model.max_position_embeddings);
   model.layer_windows = fields.integers("layer_windows", 0);
-  if (model.layer_windows.size() != static_cast<size_t>(model.num_hidden_layers))
+  if (model.layer_windows.size() != static_cast<size_t>(model.num_hidden_layers)) {
     fields.fail(ErrorCode::kInvalidArgument, "layer_windows", "has ", model.layer_windows.size(),
                 " entries; num_hidden_layers is ", model.num_hidden_layers);
+  }
   model.end_ids = fields.integers("end_ids", 0);
   model.pad_id = fields.integer("pad_id", -1);
   fields.child("mapping").expect("world_size", 1);
@@ -179,13 +189,15 @@ BuildConfig parse_build(const Fields& fields) {
   build.device = fields.string("device");
   build.max_batch_size = fields.integer("max_batch_size", 1);
   build.max_num_tokens = fields.integer("max_num_tokens", 1);
-  if (build.max_num_tokens < build.max_batch_size)
+  if (build.max_num_tokens < build.max_batch_size) {
     fields.fail(ErrorCode::kInvalidArgument, "max_num_tokens", "is ", build.max_num_tokens,
                 "; it must be at least max_batch_size, ", build.max_batch_size);
+  }
   build.max_seq_len = fields.integer("max_seq_len", 2);
   build.tokens_per_block = fields.integer("tokens_per_block", 1);
-  if (!std::has_single_bit(static_cast<uint32_t>(build.tokens_per_block)))
+  if (!std::has_single_bit(static_cast<uint32_t>(build.tokens_per_block))) {
     fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is ", build.tokens_per_block, "; it must be a power of two");
+  }
   build.kv_cache_bytes = fields.integer("kv_cache_bytes", 1, INT64_MAX);
   fields.expect("kv_cache_dtype", "float32");
   fields.expect("max_beam_width", 1);
@@ -196,19 +208,22 @@ BuildConfig parse_build(const Fields& fields) {
 
 EngineConfig load_engine_config(const std::filesystem::path& file) {
   std::ifstream stream(file);
-  if (!stream)
+  if (!stream) {
     throw_error(ErrorCode::kNotFound, "cannot open ", file.string(),
                 "; an engine directory, made by `inflight build`, holds config.json and rank0.safetensors");
+  }
   const json root = json::parse(stream, nullptr, /*allow_exceptions=*/false);
   if (!root.is_object()) throw_error(ErrorCode::kInvalidArgument, file.string(), ": not a JSON object");
 
   const Fields fields(file, "", root);
-  if (fields.string("format") != "inflight-engine")
+  if (fields.string("format") != "inflight-engine") {
     fields.fail(ErrorCode::kInvalidArgument, "format", "is ", root["format"].dump(),
                 ", not \"inflight-engine\"; make an engine of a checkpoint with `inflight build`");
-  if (fields.integer("version", 0) != kEngineVersion)
+  }
+  if (fields.integer("version", 0) != kEngineVersion) {
     fields.fail(ErrorCode::kUnsupported, "version", "is ", root["version"].dump(), "; this version reads ", kEngineVersion,
-                ": build the engine again with `inflight build`");
+                "; rebuild the engine with `inflight build`");
+  }
   return {parse_model(fields.child("pretrained_config")), parse_build(fields.child("build_config"))};
 }
 

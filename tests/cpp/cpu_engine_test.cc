@@ -65,8 +65,9 @@ class BlockPool {
 // Runs a step that takes `counts[i]` tokens of sequence i, 0 for none.
 void run_step(Engine& engine, std::vector<RunningSequence>& sequences, const std::vector<int32_t>& counts) {
   std::vector<SequenceSlice> slices;
-  for (size_t i = 0; i < sequences.size(); ++i)
+  for (size_t i = 0; i < sequences.size(); ++i) {
     if (counts[i] > 0) slices.push_back(sequences[i].slice(counts[i]));
+  }
   const StepOutput output = engine.wait(engine.submit({slices}));
   auto row = output.logits.begin();
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -171,8 +172,9 @@ TEST(block_size_does_not_change_the_result) {
     EngineConfig config = tiny_config();
     config.build.tokens_per_block = tokens_per_block;
     config.model.layer_windows = {0, 70};
-    for (const int32_t chunk : {1, 37, 150})
+    for (const int32_t chunk : {1, 37, 150}) {
       check_alone(random_model(config, 13), concat("blocks of ", tokens_per_block, ", chunks of ", chunk), 150, chunk);
+    }
   }
 }
 
@@ -279,8 +281,9 @@ TEST(copied_blocks_continue_a_sequence_elsewhere) {
 
 TEST(logits_that_are_not_numbers_still_give_a_token) {
   PlainEngine plain;
-  for (auto& [name, weights] : plain.model.weights)
+  for (auto& [name, weights] : plain.model.weights) {
     if (name == "lm_head.weight") std::fill(weights.begin(), weights.end(), std::numeric_limits<float>::infinity());
+  }
   plain.engine = load_engine(write_engine(plain.model));
   const int32_t token = plain.run().tokens[0].token;
   CHECK(token >= 0 && token < plain.engine->info().vocab_size);

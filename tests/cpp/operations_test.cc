@@ -11,8 +11,9 @@ namespace {
 
 std::vector<Isa> isas() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512})
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
     if (supports(isa)) result.push_back(isa);
+  }
   return result;
 }
 
@@ -29,7 +30,7 @@ constexpr int64_t kSizes[] = {1, 2, 15, 16, 17, 64, 100};
 
 TEST(rms_norm_of_any_size) {
   std::mt19937 generator(1);
-  for (const Isa isa : isas())
+  for (const Isa isa : isas()) {
     for (const int64_t size : kSizes) {
       std::vector<float> x = random_floats(size, generator), weight = random_floats(size, generator);
       double squares = 0;
@@ -39,12 +40,13 @@ TEST(rms_norm_of_any_size) {
       operations(isa).rms_norm(x.data(), weight.data(), 1e-5f, size, x.data());
       for (int64_t i = 0; i < size; ++i) CHECK(std::abs(x[i] - expected[i]) <= 1e-6f * (1 + std::abs(expected[i])));
     }
+  }
 }
 
 TEST(silu_and_multiply_of_any_size_and_magnitude) {
   std::mt19937 generator(2);
-  for (const Isa isa : isas())
-    for (const float magnitude : {0.01f, 1.0f, 30.0f, 1e4f})
+  for (const Isa isa : isas()) {
+    for (const float magnitude : {0.01f, 1.0f, 30.0f, 1e4f}) {
       for (const int64_t size : kSizes) {
         const std::vector<float> gate_up = random_floats(2 * size, generator, magnitude);
         std::vector<float> y(size);
@@ -55,6 +57,8 @@ TEST(silu_and_multiply_of_any_size_and_magnitude) {
           CHECK(std::abs(y[i] - expected) <= 1e-6 * std::abs(expected) + 1e-28);
         }
       }
+    }
+  }
 }
 
 TEST(silu_of_what_is_not_a_number_is_not_a_number) {
@@ -68,19 +72,21 @@ TEST(silu_of_what_is_not_a_number_is_not_a_number) {
 
 TEST(rotate_turns_pairs_half_a_head_apart) {
   std::mt19937 generator(3);
-  for (const Isa isa : isas())
+  for (const Isa isa : isas()) {
     for (const int64_t half : kSizes) {
       const std::vector<float> x = random_floats(3 * 2 * half, generator);
       const std::vector<float> cos = random_floats(half, generator), sin = random_floats(half, generator);
       std::vector<float> y = x;
       operations(isa).rotate(y.data(), 3, cos.data(), sin.data(), half);
-      for (int64_t head = 0; head < 3; ++head)
+      for (int64_t head = 0; head < 3; ++head) {
         for (int64_t i = 0; i < half; ++i) {
           const int64_t first = head * 2 * half + i, second = first + half;
           CHECK(std::abs(y[first] - (x[first] * cos[i] - x[second] * sin[i])) < 1e-5);
           CHECK(std::abs(y[second] - (x[second] * cos[i] + x[first] * sin[i])) < 1e-5);
         }
+      }
     }
+  }
 }
 
 // Every instruction set against the definition, over shapes that leave remainders everywhere.
@@ -125,7 +131,7 @@ TEST(attention_over_paged_keys_and_values) {
                                  .block_ids = block_ids.data(),
                                  .tokens_per_block = tokens_per_block,
                                  .scratch = scratch.data()});
-      for (int32_t token = 0; token < num_tokens; ++token)
+      for (int32_t token = 0; token < num_tokens; ++token) {
         for (int32_t head = 0; head < group_size; ++head) {
           const float* query = queries.data() + token * stride + head * head_size;
           const int32_t position = first_position + token;
@@ -138,9 +144,11 @@ TEST(attention_over_paged_keys_and_values) {
             sum += std::exp(score);
             for (int32_t j = 0; j < head_size; ++j) expected[j] += std::exp(score) * values[i * head_size + j];
           }
-          for (int32_t j = 0; j < head_size; ++j)
+          for (int32_t j = 0; j < head_size; ++j) {
             CHECK(std::abs(output[token * stride + head * head_size + j] - expected[j] / sum) < 2e-5);
+          }
         }
+      }
     }
   }
 }

@@ -46,8 +46,9 @@ TEST(an_empty_file_of_tensors_is_valid) { CHECK(SafetensorsFile(write(with_heade
 
 TEST(every_truncation_is_an_error) {
   const std::string whole = two_tensors();
-  for (size_t length = 0; length < whole.size(); ++length)
+  for (size_t length = 0; length < whole.size(); ++length) {
     CHECK_ERROR(SafetensorsFile(write(whole.substr(0, length))), kInvalid, "model.safetensors");
+  }
   CHECK_ERROR(SafetensorsFile(write(whole + "x")), kInvalid, "its tensors end at byte 11");
 }
 

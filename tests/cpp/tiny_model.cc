@@ -16,8 +16,9 @@ json to_json(const RopeConfig& rope) {
   static const char* const kTypes[] = {"default", "linear", "dynamic", "llama3", "yarn"};
   json fields = {{"type", kTypes[int(rope.type)]}, {"theta", rope.theta}};
   if (rope.type != RopeType::kDefault) fields["factor"] = rope.factor;
-  if (rope.original_max_position_embeddings > 0)
+  if (rope.original_max_position_embeddings > 0) {
     fields["original_max_position_embeddings"] = rope.original_max_position_embeddings;
+  }
   if (rope.type == RopeType::kLlama3) {
     fields["low_freq_factor"] = rope.low_freq_factor;
     fields["high_freq_factor"] = rope.high_freq_factor;
@@ -187,12 +188,13 @@ std::filesystem::path write_engine(const TinyModel& model) {
   std::map<std::string, RawTensor> tensors;
   for (const auto& [name, weights] : model.weights) {
     const auto ends_with = [&name = name](const std::string& suffix) { return name.ends_with(suffix); };
-    if (ends_with("norm.weight") || ends_with("ln_f.weight") || ends_with(".bias"))
+    if (ends_with("norm.weight") || ends_with("ln_f.weight") || ends_with(".bias")) {
       tensors[name] = plain(weights);
-    else
+    } else {
       tensors[name] = packed(weights, ends_with("dense.weight")  ? c.attention_size()
                                       : ends_with("down.weight") ? c.intermediate_size
                                                                  : c.hidden_size);
+    }
   }
   write_safetensors(directory / "rank0.safetensors", tensors);
   return directory;

@@ -33,24 +33,27 @@ Row linear(const TinyModel& model, const std::string& name, const Row& x) {
 std::pair<Row, double> frequencies(const ModelConfig& c, int32_t sequence_length) {
   const RopeConfig& rope = c.rope;
   double base = rope.theta;
-  if (rope.type == RopeType::kDynamic && sequence_length > c.max_position_embeddings)
+  if (rope.type == RopeType::kDynamic && sequence_length > c.max_position_embeddings) {
     base *= std::pow(rope.factor * sequence_length / c.max_position_embeddings - (rope.factor - 1),
                      double(c.head_size) / (c.head_size - 2));
+  }
   Row result;
   for (int32_t i = 0; i < c.head_size; i += 2) result.push_back(std::pow(base, -double(i) / c.head_size));
   const double original = double(rope.original_max_position_embeddings);
   double scaling = 1;
 
-  if (rope.type == RopeType::kLinear)
+  if (rope.type == RopeType::kLinear) {
     for (double& frequency : result) frequency /= rope.factor;
+  }
 
-  if (rope.type == RopeType::kLlama3)
+  if (rope.type == RopeType::kLlama3) {
     for (double& frequency : result) {
       const double turns = original * frequency / (2 * M_PI);
       const double smooth = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
       const double kept = std::clamp(smooth, 0.0, 1.0);
       frequency = (1 - kept) * frequency / rope.factor + kept * frequency;
     }
+  }
 
   if (rope.type == RopeType::kYarn) {
     const auto dimension = [&](double turns) {
@@ -98,8 +101,9 @@ Row attend(const Row& query, const std::vector<Row>& keys, const std::vector<Row
   double sum = 0;
   for (double& weight : weights) sum += weight = std::exp(weight - largest);
   Row y(query.size());
-  for (int32_t i = first; i <= position; ++i)
+  for (int32_t i = first; i <= position; ++i) {
     for (size_t j = 0; j < y.size(); ++j) y[j] += weights[i - first] / sum * values[i][j];
+  }
   return y;
 }
 
@@ -145,15 +149,17 @@ std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int3
 
       const Row gate_up = linear(model, layer + "mlp.gate_up", rms_norm(x, weight("post_layernorm.weight"), epsilon));
       Row activated(c.intermediate_size);
-      for (int32_t j = 0; j < c.intermediate_size; ++j)
+      for (int32_t j = 0; j < c.intermediate_size; ++j) {
         activated[j] = gate_up[j] / (1 + std::exp(-gate_up[j])) * gate_up[c.intermediate_size + j];
+      }
       add(x, linear(model, layer + "mlp.down", activated));
     }
   }
   std::vector<Row> logits;
-  for (const Row& x : hidden)
+  for (const Row& x : hidden) {
     logits.push_back(linear(model, c.tie_word_embeddings ? "transformer.vocab_embedding" : "lm_head",
                             rms_norm(x, model.weights.at("transformer.ln_f.weight"), epsilon)));
+  }
   return logits;
 }
 

@@ -88,18 +88,21 @@ CpuEngine::~CpuEngine() {
 }
 
 void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt) {
-  if (slot < 0 || slot >= info_.max_batch_size)
+  if (slot < 0 || slot >= info_.max_batch_size) {
     throw_error(ErrorCode::kInvalidArgument, "slot is ", slot, "; this engine has ", info_.max_batch_size, " slots");
+  }
   sampler_.configure(slot, config, prompt);
   prompt_lengths_[slot] = static_cast<int32_t>(prompt.size());
   previous_tokens_[slot] = kNotSampled;
 }
 
 void CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
-  for (const BlockCopy& copy : copies)
-    if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= info_.num_blocks)
+  for (const BlockCopy& copy : copies) {
+    if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= info_.num_blocks) {
       throw_error(ErrorCode::kInvalidArgument, "cannot copy block ", copy.source, " to ", copy.destination,
                   "; this engine has ", info_.num_blocks, " blocks");
+    }
+  }
   pending_copies_.insert(pending_copies_.end(), copies.begin(), copies.end());
 }
 
@@ -121,8 +124,9 @@ StepHandle CpuEngine::submit(const StepInput& input) {
 StepOutput CpuEngine::wait(StepHandle handle) {
   std::unique_lock lock(mutex_);
   const auto it = steps_.find(handle);
-  if (it == steps_.end())
+  if (it == steps_.end()) {
     throw_error(ErrorCode::kInvalidArgument, "step ", handle, " was never submitted, or has been waited for");
+  }
   finished_.wait(lock, [&] { return it->second.is_done; });
   Step step = std::move(steps_.extract(it).mapped());
   if (step.failure) std::rethrow_exception(step.failure);
@@ -131,35 +135,42 @@ StepOutput CpuEngine::wait(StepHandle handle) {
 
 // Rejects what would touch memory that is not the step's.
 void CpuEngine::check(const StepInput& input) {
-  if (input.sequences.size() > static_cast<size_t>(info_.max_batch_size))
+  if (input.sequences.size() > static_cast<size_t>(info_.max_batch_size)) {
     throw_error(ErrorCode::kInvalidArgument, "a step of ", input.sequences.size(), " sequences; this engine takes ",
                 info_.max_batch_size);
+  }
   ++num_checks_;
   size_t num_tokens = 0;
   for (const SequenceSlice& slice : input.sequences) {
     check_slice(slice);
     num_tokens += slice.tokens.size();
-    if (std::exchange(last_checks_[slice.slot], num_checks_) == num_checks_)
+    if (std::exchange(last_checks_[slice.slot], num_checks_) == num_checks_) {
       throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " is in the step twice");
+    }
   }
-  if (num_tokens > static_cast<size_t>(info_.max_num_tokens))
+  if (num_tokens > static_cast<size_t>(info_.max_num_tokens)) {
     throw_error(ErrorCode::kInvalidArgument, "a step of ", num_tokens, " tokens; this engine takes ", info_.max_num_tokens);
+  }
 }
 
 void CpuEngine::check_slice(const SequenceSlice& slice) const {
   const auto fail = [&](const auto&... message) {
     throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, ": ", message...);
   };
-  if (slice.slot < 0 || slice.slot >= info_.max_batch_size)
+  if (slice.slot < 0 || slice.slot >= info_.max_batch_size) {
     fail("this engine has slots 0 to ", info_.max_batch_size - 1);
+  }
   if (slice.tokens.empty()) fail("no tokens");
   const int64_t length = int64_t{slice.past_length} + static_cast<int64_t>(slice.tokens.size());
-  if (slice.past_length < 0 || length > info_.max_seq_len)
+  if (slice.past_length < 0 || length > info_.max_seq_len) {
     fail("past_length is ", slice.past_length, " with ", slice.tokens.size(), " tokens; max_seq_len is ", info_.max_seq_len);
-  if (static_cast<int64_t>(slice.block_ids.size()) * info_.tokens_per_block < length)
+  }
+  if (static_cast<int64_t>(slice.block_ids.size()) * info_.tokens_per_block < length) {
     fail(slice.block_ids.size(), " blocks do not hold ", length, " tokens");
-  for (const int32_t block : slice.block_ids)
+  }
+  for (const int32_t block : slice.block_ids) {
     if (block < 0 || block >= info_.num_blocks) fail("block ", block, "; this engine has ", info_.num_blocks);
+  }
   for (size_t i = 0; i < slice.tokens.size(); ++i) {
     const int32_t token = slice.tokens[i];
     const bool is_valid = (token >= 0 && token < info_.vocab_size) || (token == kPreviousToken && i == 0);
@@ -195,8 +206,9 @@ StepOutput CpuEngine::run(const Step& step) {
   for (const BlockCopy& copy : step.copies) cache_.copy_block(copy.source, copy.destination);
   make_batch(step);
   if (batch_.rows.empty()) return {};
-  for (const SequenceSlice& slice : step.sequences)
+  for (const SequenceSlice& slice : step.sequences) {
     if (slice.samples) previous_tokens_[slice.slot] = kNotSampled;  // until the step has succeeded
+  }
   StepOutput output = forward_.run(batch_, sampler_);
   for (const SampledToken& sampled : output.tokens) previous_tokens_[sampled.slot] = sampled.token;
   return output;
@@ -218,8 +230,9 @@ void CpuEngine::make_batch(const Step& step) {
     int32_t position = slice.past_length;
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
-      if (id == kNotSampled)
+      if (id == kNotSampled) {
         throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " has no previous token: no step sampled one for it");
+      }
       batch_.rows.push_back({id, position++, sequence});
     }
   }

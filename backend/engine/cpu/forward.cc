@@ -78,9 +78,11 @@ void ForwardPass::for_each_row(int64_t rows, const Body& body) {
 void ForwardPass::plan_attention(const Batch& batch) {
   const int32_t tokens_per_task = std::max(1, kMaxAttentionRows / group_size_);
   attention_tasks_.clear();
-  for (const BatchSequence& sequence : batch.sequences)
-    for (int32_t first = 0; first < sequence.num_tokens; first += tokens_per_task)
+  for (const BatchSequence& sequence : batch.sequences) {
+    for (int32_t first = 0; first < sequence.num_tokens; first += tokens_per_task) {
       attention_tasks_.push_back({&sequence, first, std::min(tokens_per_task, sequence.num_tokens - first)});
+    }
+  }
 }
 
 void ForwardPass::prepare_rotations(const Batch& batch) {
@@ -124,10 +126,12 @@ void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer) {
     const float* values = keys + config_.num_key_value_heads * head_size;
 
     if (config_.qk_norm) {
-      for (float* head = queries; head < keys; head += head_size)
+      for (float* head = queries; head < keys; head += head_size) {
         operations_.rms_norm(head, weights.q_layernorm.data(), config_.norm_epsilon, head_size, head);
-      for (float* head = keys; head < values; head += head_size)
+      }
+      for (float* head = keys; head < values; head += head_size) {
         operations_.rms_norm(head, weights.k_layernorm.data(), config_.norm_epsilon, head_size, head);
+      }
     }
     operations_.rotate(queries, config_.num_attention_heads + config_.num_key_value_heads, cos_.data() + row * half,
                        sin_.data() + row * half, half);
@@ -174,8 +178,9 @@ void ForwardPass::silu_and_multiply(int64_t rows) {
 
 void ForwardPass::return_logits(const Batch& batch, StepOutput& output) {
   size_t rows = 0;
-  for (const BatchSequence& sequence : batch.sequences)
+  for (const BatchSequence& sequence : batch.sequences) {
     if (sequence.returns_logits) rows += sequence.num_tokens;
+  }
   output.logits.resize(rows * config_.vocab_size);
 
   float* logits = output.logits.data();

@@ -21,9 +21,10 @@ void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const f
 
 void KvCacheStorage::copy_block(int32_t source, int32_t destination) const {
   if (source == destination) return;
-  for (const Buffer<float>& layer : layers_)
+  for (const Buffer<float>& layer : layers_) {
     std::memcpy(layer.data() + destination * block_stride(), layer.data() + source * block_stride(),
                 block_stride() * sizeof(float));
+  }
 }
 
 }  // namespace inflight::cpu

@@ -15,7 +15,7 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
     throw_error(ErrorCode::kUnavailable, "cannot reserve ", bytes, " bytes of memory: ", std::strerror(errno),
-                "; free some, or build the engine again with a smaller --kv-cache-memory or --max-num-tokens");
+                "; free some, or rebuild with a smaller --kv-cache-memory or --max-num-tokens");
   }
   madvise(data_, bytes, MADV_HUGEPAGE);  // fewer TLB misses; where it is refused, small pages do
 }

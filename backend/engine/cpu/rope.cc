@@ -10,8 +10,9 @@ namespace {
 // base^(2i / head_size) in float32.
 std::vector<float> powers(float base, int32_t head_size) {
   std::vector<float> result(head_size / 2);
-  for (int32_t i = 0; i < head_size / 2; ++i)
+  for (int32_t i = 0; i < head_size / 2; ++i) {
     result[i] = static_cast<float>(std::pow(double(base), double(float(2 * i) / float(head_size))));
+  }
   return result;
 }
 

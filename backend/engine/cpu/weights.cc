@@ -28,21 +28,24 @@ Weights::Weights(const std::filesystem::path& file, const ModelConfig& config) :
 
 std::span<const float> Weights::vector(const std::string& name, int64_t size) const {
   const TensorView& tensor = file_.tensor(name);
-  if (tensor.dtype != "F32" || tensor.shape != std::vector<int64_t>{size})
+  if (tensor.dtype != "F32" || tensor.shape != std::vector<int64_t>{size}) {
     throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", name, "' must be F32 of ", size,
-                " elements, as config.json says; build the engine again");
-  if (reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(float) != 0)
+                " elements, as config.json says; rebuild the engine with `inflight build`");
+  }
+  if (reinterpret_cast<uintptr_t>(tensor.data.data()) % alignof(float) != 0) {
     throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", name,
-                "' does not lie at a multiple of 4 bytes; build the engine again");
+                "' does not lie at a multiple of 4 bytes; rebuild the engine with `inflight build`");
+  }
   return {reinterpret_cast<const float*>(tensor.data.data()), static_cast<size_t>(size)};
 }
 
 PackedMatrix Weights::matrix(const std::string& name, int64_t rows, int64_t columns) const {
   const std::string full_name = name + ".weight";
   const PackedMatrix result(file_.tensor(full_name).data, concat(file_.path().string(), ": ", full_name));
-  if (result.rows() != rows || result.columns() != columns)
+  if (result.rows() != rows || result.columns() != columns) {
     throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", full_name, "' is [", result.rows(), ", ",
-                result.columns(), "], but config.json asks for [", rows, ", ", columns, "]; build the engine again");
+                result.columns(), "], but config.json asks for [", rows, ", ", columns, "]; rebuild the engine with `inflight build`");
+  }
   return result;
 }
 

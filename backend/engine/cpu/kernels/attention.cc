@@ -20,18 +20,22 @@ void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, 
   const float* columns[VECTORS];
   for (int v = 0; v < VECTORS; ++v) columns[v] = b[v];
   Vector sums[ROWS][VECTORS];
-  for (int r = 0; r < ROWS; ++r)
+  for (int r = 0; r < ROWS; ++r) {
     for (int v = 0; v < VECTORS; ++v) sums[r][v] = load(c + r * c_stride + v * kLanes);
+  }
   for (int64_t k = 0; k < depth; ++k) {
     Vector row[VECTORS];
     for (int v = 0; v < VECTORS; ++v) row[v] = load(columns[v] + k * b_stride);
-    if constexpr (PREFETCHES)
+    if constexpr (PREFETCHES) {
       for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(ahead[v] + k * kLanes);
-    for (int r = 0; r < ROWS; ++r)
+    }
+    for (int r = 0; r < ROWS; ++r) {
       for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + k] * row[v];
+    }
   }
-  for (int r = 0; r < ROWS; ++r)
+  for (int r = 0; r < ROWS; ++r) {
     for (int v = 0; v < VECTORS; ++v) store(c + r * c_stride + v * kLanes, sums[r][v]);
+  }
 }
 
 using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t, int64_t);
@@ -71,13 +75,16 @@ void multiply_add(const float* a, int64_t a_stride, const float* b, int64_t b_st
   for (; n + kLanes <= columns; n += kMaxVectors * kLanes) {
     const float* pointers[kMaxVectors];
     int64_t vectors = 0;
-    for (; vectors < kMaxVectors && n + (vectors + 1) * kLanes <= columns; ++vectors)
+    for (; vectors < kMaxVectors && n + (vectors + 1) * kLanes <= columns; ++vectors) {
       pointers[vectors] = b + n + vectors * kLanes;
+    }
     multiply_add_vectors(a, a_stride, pointers, b_stride, nullptr, c + n, c_stride, rows, vectors, depth);
   }
-  for (n = columns / kLanes * kLanes; n < columns; ++n)
-    for (int64_t r = 0; r < rows; ++r)
+  for (n = columns / kLanes * kLanes; n < columns; ++n) {
+    for (int64_t r = 0; r < rows; ++r) {
       for (int64_t k = 0; k < depth; ++k) c[r * c_stride + n] += a[r * a_stride + k] * b[k * b_stride + n];
+    }
+  }
 }
 
 void scale_row(const float* x, float factor, int64_t size, float* y) {
@@ -103,8 +110,9 @@ float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state)
   };
 
   Vector largest = minus_infinity;
-  for (int32_t i = first; i < end; i += kLanes)
+  for (int32_t i = first; i < end; i += kLanes) {
     largest = maximum(largest, inside(i) ? load(scores + i) : minus_infinity);
+  }
   const float chunk_maximum = maximum(largest);
   const float new_maximum = chunk_maximum > state.maximum ? chunk_maximum : state.maximum;
 

@@ -43,8 +43,9 @@ inline float sum(Vector v) {
 }
 
 inline float maximum(Vector v) {
-  for (int distance = kLanes / 2; distance > 0; distance /= 2)
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
     v = maximum(v, __builtin_shuffle(v, lane_indices() ^ distance));
+  }
   return v[0];
 }
 
