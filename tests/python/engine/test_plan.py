@@ -61,7 +61,7 @@ def test_a_sequence_takes_whole_blocks():
 
 
 def test_activation_arithmetic():
-    per_token = 4 * (576 + 576 + 960 + 576 + 3 * 1536 + 64) + (1536 + 31) + 8 * (1536 // 16 + 1)
+    per_token = 4 * (576 + 576 + 960 + 576 + 3 * 1536 + 64) + (1536 + 31) + 12 * (1536 // 16 + 1) + 28
     scratch = 4 * 60 * (64 + 128 + 2)
     assert activation_bytes(MODEL, 8, 100, 3) == 100 * per_token + 8 * 4 * 49152 + 3 * scratch
 
