@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import inflight
+from inflight._native import available_cpus
 
 _INSTRUCTION_SETS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16")
 
@@ -45,7 +46,7 @@ def machine() -> dict:
         "cpu": processors[0].get("model name", platform.processor()),
         "cores": len(cores),
         "hardware_threads": len(processors),
-        "usable_threads": len(os.sched_getaffinity(0)),
+        "usable_threads": available_cpus(),
         "instruction_sets": [flag for flag in _INSTRUCTION_SETS if flag in flags],
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),

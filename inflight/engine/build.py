@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from inflight._native import available_cpus, pack_matrix
 from inflight.checkpoint import canonical
 from inflight.checkpoint.huggingface_tokenizer import check_vocabulary
 from inflight.checkpoint.matrix import Matrix, MatrixType
@@ -15,7 +16,7 @@ from inflight.checkpoint.reader import CheckpointReader, StoredMatrix
 from inflight.checkpoint.safetensors import SafetensorsWriter
 from inflight.checkpoint.weight_types import embedding_type, linear_type
 from inflight.engine.config import FORMAT, BuildOptions, EngineConfig
-from inflight.engine.machine import available_memory, num_cpus
+from inflight.engine.machine import available_memory
 from inflight.engine.plan import Machine, MemoryPlan, make_plan
 from inflight.engine.sizes import are_half, packed_bytes, vector_bytes
 from inflight.json_object import format_of
@@ -63,7 +64,7 @@ def plan_engine(reader: CheckpointReader, options: BuildOptions) -> MemoryPlan:
         packed_bytes(types[stored.name], stored.rows, stored.columns, _has_half_scales(reader, stored, types))
         for stored in reader.matrices
     )
-    return make_plan(reader.config, options, weights, Machine(available_memory(), num_cpus()))
+    return make_plan(reader.config, options, weights, Machine(available_memory(), available_cpus()))
 
 
 def _target_types(reader: CheckpointReader, options: BuildOptions) -> dict[str, MatrixType]:
@@ -84,9 +85,6 @@ def _has_half_scales(reader: CheckpointReader, stored: StoredMatrix, types: dict
 
 
 def _write_weights(path: Path, reader: CheckpointReader, types: dict[str, MatrixType], progress: bool) -> None:
-    # Imported late: the plan and its errors need no native module
-    from inflight._native import pack_matrix
-
     vectors = canonical.vector_sizes(reader.config)
     names = [f"{stored.name}.weight" for stored in reader.matrices] + list(vectors)
     values = sum(stored.rows * stored.columns for stored in reader.matrices)

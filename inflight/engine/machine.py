@@ -1,12 +1,7 @@
-"""How much of this machine the process may use."""
+"""How much of this machine's memory the process may use."""
 
 import os
 from pathlib import Path
-
-
-def num_cpus() -> int:
-    """CPUs that this process may run on; the engine starts a thread on each."""
-    return len(os.sched_getaffinity(0))
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from inflight._native import available_cpus
 from inflight.engine.config import EngineConfig
 from inflight.errors import InflightError
 from inflight.json_object import JsonObject
@@ -12,7 +13,7 @@ def repository_values(engine: str | Path) -> dict[str, object]:
     """The template variables that follow from an engine and this machine; paths are absolute. Raises InflightError."""
     engine = Path(os.path.abspath(engine))
     build = EngineConfig.load(engine).build_config
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cpus()
     return {
         "triton_max_batch_size": build.max_batch_size,
         "max_beam_width": build.max_beam_width,

@@ -1,6 +1,12 @@
 """Available memory: the least of what the kernel and the control groups leave."""
 
-from inflight.engine.machine import available_memory, num_cpus
+import os
+import subprocess
+import sys
+
+from inflight._native import available_cpus
+
+from inflight.engine.machine import available_memory
 
 MEMINFO = "MemTotal: 8000 kB\nMemFree: 1 kB\nMemAvailable: 4000 kB\n"
 
@@ -38,4 +44,11 @@ def test_version_1(tmp_path):
 
 
 def test_this_machine():
-    assert available_memory() > 1 << 20 and num_cpus() >= 1
+    assert available_memory() > 1 << 20
+
+
+def test_an_engine_is_planned_for_as_many_threads_as_it_will_start():
+    program = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    program += "from inflight._native import available_cpus; print(available_cpus())"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "1\n"
+    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
