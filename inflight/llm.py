@@ -203,6 +203,12 @@ class LLM:
             input_ids = self.tokenizer.encode(prompt, add_special_tokens)
         else:
             input_ids = [int(token) for token in prompt]
+            for position, token in enumerate(input_ids):
+                if not 0 <= token < self._info.vocab_size:
+                    raise InflightError(
+                        f"input_ids holds {token} at position {position}; token ids of this model are 0 to "
+                        f"{self._info.vocab_size - 1}"
+                    )
         max_tokens = sampling.max_tokens
         if max_tokens is None:
             max_tokens = max(self.max_seq_len - len(input_ids), 1)

@@ -40,6 +40,13 @@ class SamplingParams:
             raise InflightError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.top_k < -1:
             raise InflightError(f"top_k is {self.top_k}; it must be positive, or 0 or -1 for all tokens")
+        if self.max_tokens is not None and not 1 <= self.max_tokens < 2**31:
+            raise InflightError(f"max_tokens is {self.max_tokens}; it must be None or in 1 to 2^31 - 1")
+        if not 0 <= self.min_tokens < 2**31:
+            raise InflightError(f"min_tokens is {self.min_tokens}; it must be in 0 to 2^31 - 1")
+        for token in self.stop_token_ids:
+            if not 0 <= token < 2**31:
+                raise InflightError(f"stop_token_ids holds {token}; token ids are 0 to 2^31 - 1")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise InflightError(f"seed is {self.seed}; it must be None or in 0 to 2^64 - 1")
         if self.logprobs not in (None, 0):

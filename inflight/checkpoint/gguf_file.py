@@ -36,6 +36,7 @@ _SCALARS = {
 }
 _SCALAR_TYPES = {code: np.dtype(name) for code, name in _SCALARS.items()}
 _MAX_DIMENSIONS = 4
+_MAX_ARRAY_DEPTH = 8  # no known key nests arrays at all
 
 
 @dataclass(frozen=True)
@@ -116,19 +117,21 @@ class GgufFile:
         data = np.frombuffer(self._map, np.uint8, rows * row_bytes, start).reshape(rows, row_bytes)
         return GgufTensor(name, tensor_type, shape, data)
 
-    def _value(self, type_code: int) -> Any:
+    def _value(self, type_code: int, depth: int = 0) -> Any:
         if type_code in _SCALAR_TYPES:
             return self._scalars(_SCALAR_TYPES[type_code], 1)[0].item()
         if type_code == _STRING:
             return self._string()
         if type_code != _ARRAY:
             raise InflightError(f"{self.path}: metadata holds a value of unknown type {type_code}")
+        if depth == _MAX_ARRAY_DEPTH:
+            raise InflightError(f"{self.path}: metadata nests arrays deeper than {_MAX_ARRAY_DEPTH}")
         item_type, count = self._number("<I"), self._number("<Q")
         if item_type in _SCALAR_TYPES:
             return self._scalars(_SCALAR_TYPES[item_type], count)
         if item_type == _STRING:
             return [self._string() for _ in range(count)]
-        return [self._value(item_type) for _ in range(count)]
+        return [self._value(item_type, depth + 1) for _ in range(count)]
 
     def _scalars(self, dtype: np.dtype, count: int) -> np.ndarray:
         start = self._advance(count * dtype.itemsize)

@@ -90,7 +90,7 @@ class SafetensorsReader:
             )
         try:
             header = json.loads(self._map[8 : 8 + length])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InflightError(f"{self.path} is not a safetensors file: its header is not JSON ({error})") from error
         if not isinstance(header, dict):
             raise InflightError(f"{self.path} is not a safetensors file: its header is not a JSON object")
@@ -101,7 +101,7 @@ class SafetensorsReader:
         try:
             dtype, shape = entry["dtype"], tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            well_formed = all(isinstance(value, int) and value >= 0 for value in (*shape, begin, end))
+            well_formed = isinstance(dtype, str) and all(isinstance(value, int) and value >= 0 for value in (*shape, begin, end))
         except (TypeError, KeyError, ValueError):
             well_formed = False
         if not well_formed:

@@ -1,5 +1,7 @@
 """GGUF file → checkpoint: quantized weights without loss, metadata as transformers reads it."""
 
+import struct
+
 import checkpoint_weights
 import gguf
 import gguf_models
@@ -352,6 +354,15 @@ def test_refuses_foreign_and_damaged_files(valid_file, tmp_path):
         source.write_bytes(data)
         with pytest.raises(InflightError, match=message):
             convert(source, tmp_path)
+
+
+def test_refuses_deeply_nested_arrays(tmp_path):
+    source = tmp_path / "model.gguf"
+    array_of_one_array = struct.pack("<IQ", 9, 1)
+    metadata = struct.pack("<Q1sI", 1, b"x", 9) + array_of_one_array * 100_000
+    source.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + metadata)
+    with pytest.raises(InflightError, match="model.gguf: metadata nests arrays deeper than 8"):
+        convert(source, tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(20))

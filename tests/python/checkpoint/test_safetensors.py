@@ -90,6 +90,8 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (file_of({"w": {**ENTRY, "shape": [3]}}, bytes(8)), "shape [3] needs 12 bytes, its data_offsets give 8"),
         (file_of({"w": {**ENTRY, "shape": [-2]}}, bytes(8)), "malformed header entry of tensor w"),
         (file_of({"w": {**ENTRY, "data_offsets": [8, 0]}}, bytes(8)), "needs 8 bytes, its data_offsets give -8"),
+        (file_of({"w": {**ENTRY, "dtype": ["F32"]}}, bytes(8)), "malformed header entry of tensor w"),
+        (file_of(b"[" * 100_000), "its header is not JSON"),
         (file_of({"w": 3}, bytes(8)), "malformed header entry of tensor w"),
         (file_of({"w": {"dtype": "F32"}}, bytes(8)), "malformed header entry of tensor w"),
     ],

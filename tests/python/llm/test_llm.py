@@ -2,6 +2,7 @@ import asyncio
 import time
 
 import pytest
+
 from inflight.errors import InflightError
 from inflight.llm import LLM, SamplingParams
 
@@ -168,11 +169,21 @@ def test_a_prompt_that_cannot_be_served_is_named_and_the_others_are_cancelled(ll
     assert len(llm.generate("a", GREEDY)) == 1
 
 
+@pytest.mark.parametrize("token", [-1, 480, 2**31, -(2**40)])
+def test_token_ids_outside_of_the_vocabulary_are_named(llm, token):
+    with pytest.raises(InflightError, match=f"input_ids holds {token} at position 1; token ids .* are 0 to 479"):
+        llm.generate([1, token], GREEDY)
+
+
 @pytest.mark.parametrize(
     "sampling, message",
     [
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_k": -2}, "top_k is -2"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": 2**40}, "max_tokens is 1099511627776"),
+        ({"min_tokens": 2**31}, "min_tokens is 2147483648"),
+        ({"stop_token_ids": [1, 2**31]}, "stop_token_ids holds 2147483648"),
         ({"seed": -1}, "seed is -1"),
         ({"logprobs": 5}, "logprobs is 5"),
         ({"stop": [""]}, "empty string"),
