@@ -1,17 +1,12 @@
 #include "batch_manager/sequence.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
+#include "engine/token_words.h"
+
 namespace inflight {
-namespace {
-
-bool ends_with(const std::vector<int32_t>& tokens, int32_t begin, const std::vector<int32_t>& word) {
-  if (word.empty() || static_cast<int64_t>(tokens.size()) - begin < static_cast<int64_t>(word.size())) return false;
-  return std::equal(word.rbegin(), word.rend(), tokens.rbegin());
-}
-
-}  // namespace
 
 Sequence::Sequence(RequestId id, Request request_in, std::shared_ptr<ResponseChannel> channel)
     : id(id),
@@ -33,7 +28,8 @@ void Sequence::accept(const SampledToken& sampled) {
     log_probs.push_back(sampled.log_prob);
     cum_log_prob += sampled.log_prob;
   }
-  const auto completed = [this](const auto& word) { return ends_with(tokens, prompt_length, word); };
+  const auto generated = std::span(tokens).subspan(prompt_length);
+  const auto completed = [generated](const auto& word) { return ends_with(generated, word); };
   if (std::any_of(request.stop_words.begin(), request.stop_words.end(), completed)) {
     finish_reason = FinishReason::kStopWords;
   } else if (num_generated() == request.max_new_tokens) {
