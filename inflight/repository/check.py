@@ -16,7 +16,7 @@ from inflight.text import Tokenizer
 
 _GENERATION_BACKENDS = ("inflight", "tensorrtllm")
 # Parameters without which a model cannot start, and the template variable that fills each.
-_ENGINE_PATH = ("gpt_model_path", "engine_dir")
+_ENGINE_VARIABLE = "engine_dir"
 _TOKENIZER_PATH = ("tokenizer_dir", "tokenizer_dir")
 
 
@@ -33,6 +33,16 @@ class _Model:
         """The value of a parameter, "" where it is unfilled."""
         value = self.config.parameters[name].string_value if name in self.config.parameters else ""
         return "" if is_unfilled(value) else value
+
+    @property
+    def engine_parameter(self) -> str:
+        """The parameter that gives the engine, as the backend chooses it (backend/triton/model_config.cc)."""
+        given = [name for name in ("gpt_model_path", "engine_dir") if name in self.config.parameters]
+        return next((name for name in given if self.config.parameters[name].string_value), "gpt_model_path")
+
+    @property
+    def engine(self) -> str:
+        return self.parameter(self.engine_parameter)
 
 
 def check_repository(path: str | Path) -> None:
@@ -71,7 +81,7 @@ def _parse(file: Path) -> ModelConfig:
 def _bad_paths(model: _Model) -> Iterator[str]:
     required = []
     if model.generates:
-        required.append(_ENGINE_PATH)
+        required.append((model.engine_parameter, _ENGINE_VARIABLE))
     if _TOKENIZER_PATH[0] in model.config.parameters:
         required.append(_TOKENIZER_PATH)
     for parameter, variable in required:
@@ -83,8 +93,11 @@ def _bad_paths(model: _Model) -> Iterator[str]:
 
 
 def _bad_references(model: _Model, models: Mapping[str, _Model]) -> Iterator[str]:
-    """Models that this one calls: they must be there, and take the same batches."""
-    for name in _called_models(model):
+    """Models that this one calls: they must be there, and take the same batches, which pre- and postprocessing need."""
+    called_models = _called_models(model)
+    if called_models and model.config.max_batch_size == 0:
+        yield f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
+    for name in called_models:
         called = models.get(name)
         if called is None:
             yield f"{model.file}: calls the model {name}, which is not in the repository {model.file.parent.parent}"
@@ -97,25 +110,26 @@ def _bad_references(model: _Model, models: Mapping[str, _Model]) -> Iterator[str
 
 def _called_models(model: _Model) -> list[str]:
     steps = [step.model_name for step in model.config.ensemble_scheduling.step]
-    if "tensorrt_llm_model_name" in model.config.parameters:  # tensorrt_llm_bls
-        steps += ["preprocessing", model.parameter("tensorrt_llm_model_name") or "tensorrt_llm", "postprocessing"]
+    if "tensorrt_llm_model_name" in model.config.parameters:
+        steps.append(model.parameter("tensorrt_llm_model_name") or "tensorrt_llm")
+        if model.file.parent.name == "tensorrt_llm_bls":  # upstream's, in Python
+            steps += ["preprocessing", "postprocessing"]
     return steps
 
 
 def _batch_beyond_engine(model: _Model) -> Iterator[str]:
-    engine = model.parameter(_ENGINE_PATH[0])
-    limit = engine_max_batch_size(engine)
+    limit = engine_max_batch_size(model.engine)
     if model.config.max_batch_size > limit:
         yield (
             f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but the "
-            f"engine {engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger "
+            f"engine {model.engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger "
             "--max-batch-size"
         )
 
 
 def _tokenizers_beyond_vocabulary(models: Mapping[str, _Model]) -> Iterator[str]:
     """An engine's vocabulary may be larger than its tokenizer's (padding), but not smaller."""
-    engines = {model.parameter(_ENGINE_PATH[0]): model for model in models.values() if model.generates}
+    engines = {model.engine for model in models.values() if model.generates}
     tokenizers = {model.parameter(_TOKENIZER_PATH[0]): model for model in models.values()}
     for directory, model in tokenizers.items():
         if not (Path(directory) / "tokenizer.json").is_file():

@@ -24,6 +24,8 @@ def generate_repository(engine: str | Path, out: str | Path, **template_override
     values = repository_values(engine) | template_overrides
     templates = find_templates()
     _check_names(template_overrides, templates)
+    if str(values["triton_max_batch_size"]) == "0":
+        raise InflightError("triton_max_batch_size is 0; the templates take batches: it must be at least 1")
     with staged_directory(Path(out), "a model repository", _is_model_repository) as stage:
         for model in MODELS:
             shutil.copytree(templates / model, stage / model, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,6 +13,14 @@ def is_unfilled(value: str) -> bool:
     return value == "" or value.startswith("${")
 
 
+def require_batches(model_config: Mapping) -> None:
+    """Raises InflightError for max_batch_size 0, with which tensors would come without their batch dimension."""
+    if model_config["max_batch_size"] == 0:
+        raise InflightError(
+            f"model {model_config.get('name')}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
+        )
+
+
 def text_parameter(model_config: Mapping, name: str, default: str | None = None) -> str:
     """The value of a parameter. Raises InflightError when it is unfilled and there is no default."""
     value = model_config.get("parameters", {}).get(name, {}).get("string_value", "")

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from inflight.repository.parameters import flag_parameter, text_parameter
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
 from inflight.text import Tokenizer
 from inflight.text.postprocessor import Postprocessor
 
@@ -17,6 +17,7 @@ from inflight.text.postprocessor import Postprocessor
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
+        require_batches(config)
         tokenizer = Tokenizer(text_parameter(config, "tokenizer_dir"))
         skip_special_tokens = flag_parameter(config, "skip_special_tokens", default=True)
         self._postprocess = Postprocessor(tokenizer.detokenizer(skip_special_tokens))

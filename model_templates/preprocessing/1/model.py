@@ -6,7 +6,7 @@ import triton_python_backend_utils as pb_utils
 
 from inflight.errors import InflightError
 from inflight.repository.engine_values import engine_vocab_size
-from inflight.repository.parameters import flag_parameter, text_parameter
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
 from inflight.text import Tokenizer
 from inflight.text.preprocessor import Preprocessor
 
@@ -14,7 +14,7 @@ from inflight.text.preprocessor import Preprocessor
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        self._is_batched = config["max_batch_size"] > 0
+        require_batches(config)
         engine_dir = text_parameter(config, "gpt_model_path", default="")
         self._preprocess = Preprocessor(
             Tokenizer(text_parameter(config, "tokenizer_dir")),
@@ -27,16 +27,12 @@ class TritonPythonModel:
 
     def _respond(self, request):
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        if not self._is_batched:
-            inputs = {name: value[None] for name, value in inputs.items()}
         try:
             outputs = self._preprocess(inputs)
         except InflightError as error:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # whatever is wrong with one request must not fail the others of its batch
             return _error(f"preprocessing: {error!r}", pb_utils.TritonError.INTERNAL)
-        if not self._is_batched:
-            outputs = {name: value[0] for name, value in outputs.items()}
         tensors = [pb_utils.Tensor(name, value) for name, value in outputs.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 

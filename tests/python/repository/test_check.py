@@ -62,6 +62,30 @@ def test_required_paths_must_be_filled_and_exist(repository, model, parameter, v
     assert_refused(repository, file, f"parameter {parameter} (${{{variable}}}) is /nowhere", "does not exist")
 
 
+def test_engine_dir_stands_in_for_gpt_model_path(repository, engine):
+    file = repository / "tensorrt_llm" / "config.pbtxt"
+    edit(file, "gpt_model_path", "engine_dir")
+    check_repository(repository)
+    edit(file, '("engine_dir"[^"]*")[^"]*"', r'\1/nowhere"')
+    assert_refused(repository, file, "parameter engine_dir (${engine_dir}) is /nowhere", "does not exist")
+
+
+def test_ensembles_need_batches(repository):
+    for file in repository.glob("*/config.pbtxt"):
+        edit(file, "max_batch_size: 8", "max_batch_size: 0")
+    for model in ("ensemble", "tensorrt_llm_bls", "postprocessing"):
+        assert_refused(repository, f"{model}/config.pbtxt: max_batch_size (${{triton_max_batch_size}}) is 0; fill in")
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls", "postprocessing"])
+def test_the_generating_model_may_have_another_name(engine, tmp_path, model):
+    repository = generate_repository(engine, tmp_path / "repository", tensorrt_llm_model_name="llama")
+    missing = f"{model}/config.pbtxt: calls the model llama, which is not in the repository"
+    assert_refused(repository, missing)
+    (repository / "tensorrt_llm").rename(repository / "llama")
+    check_repository(repository)
+
+
 def test_batch_sizes_must_agree(repository):
     edit(repository / "preprocessing" / "config.pbtxt", "max_batch_size: 8", "max_batch_size: 4")
     assert_refused(repository, "ensemble/config.pbtxt", "is 8", "preprocessing/config.pbtxt has 4", "triton_max_batch")

@@ -44,6 +44,7 @@ def test_overrides_win(engine, tmp_path):
 
 @pytest.mark.parametrize(
     "overrides, message", [({"max_queue_siz": 1}, "no such template variable: max_queue_siz; there are"),
+                           ({"triton_max_batch_size": 0}, "triton_max_batch_size is 0"),
                            ({"triton_max_batch_size": ""}, "triton_max_batch_size must have a value")]
 )  # fmt: skip
 def test_overrides_that_cannot_be_are_refused(engine, tmp_path, overrides, message):
