@@ -49,7 +49,8 @@ void check_lengths(const Request& request, const EngineInfo& info, bool enable_c
   const int64_t capacity = static_cast<int64_t>(info.num_blocks) * info.tokens_per_block;
   if (total - 1 > capacity) {
     invalid("input_ids has ", prompt, " tokens and request_output_len (max_tokens) is ", request.max_new_tokens,
-            ": more than the KV cache's ", capacity, " tokens: ask for less or rebuild with a larger --kv-cache-memory");
+            ": more than the KV cache's ", capacity,
+            " tokens: ask for less or rebuild with a larger --kv-cache-memory");
   }
 }
 

@@ -30,9 +30,9 @@ template <class... Args>
 
 size_t dtype_bits(const std::string& dtype) {
   static const std::map<std::string, size_t> bits = {
-      {"BOOL", 8},    {"U8", 8},   {"I8", 8},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"U16", 16}, {"I16", 16},
-      {"F16", 16},    {"BF16", 16}, {"U32", 32}, {"I32", 32},   {"F32", 32},    {"U64", 64},    {"I64", 64}, {"F64", 64},
-      {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"C64", 64}};
+      {"BOOL", 8}, {"U8", 8},   {"I8", 8},    {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"U16", 16},
+      {"I16", 16}, {"F16", 16}, {"BF16", 16}, {"U32", 32},    {"I32", 32},    {"F32", 32},    {"U64", 64},
+      {"I64", 64}, {"F64", 64}, {"F4", 4},    {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"C64", 64}};
   const auto it = bits.find(dtype);
   return it == bits.end() ? 0 : it->second;
 }
@@ -58,12 +58,11 @@ TensorView parse_entry(const std::filesystem::path& path, const std::string& nam
   const auto is_size = [](const json& value) {
     return value.is_number_unsigned() && value.get<uint64_t>() <= uint64_t{INT64_MAX};
   };
-  const bool well_formed = entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() &&
-                           entry.contains("shape") && entry["shape"].is_array() &&
-                           std::all_of(entry["shape"].begin(), entry["shape"].end(), is_size) &&
-                           entry.contains("data_offsets") && entry["data_offsets"].is_array() &&
-                           entry["data_offsets"].size() == 2 && is_size(entry["data_offsets"][0]) &&
-                           is_size(entry["data_offsets"][1]);
+  const bool well_formed =
+      entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() && entry.contains("shape") &&
+      entry["shape"].is_array() && std::all_of(entry["shape"].begin(), entry["shape"].end(), is_size) &&
+      entry.contains("data_offsets") && entry["data_offsets"].is_array() && entry["data_offsets"].size() == 2 &&
+      is_size(entry["data_offsets"][0]) && is_size(entry["data_offsets"][1]);
   if (!well_formed) throw_invalid(path, "tensor '", name, "' lacks a proper dtype, shape or data_offsets");
 
   TensorView tensor;
@@ -131,8 +130,8 @@ std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) {
-    throw_error(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kInvalidArgument, "cannot open ", path.string(), ": ",
-                std::strerror(errno));
+    throw_error(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kInvalidArgument, "cannot open ", path.string(),
+                ": ", std::strerror(errno));
   }
   struct stat status;
   const bool is_file = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);

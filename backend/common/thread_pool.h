@@ -32,14 +32,17 @@ class ThreadPool {
   template <class Body>
   void parallel_for(int64_t count, Body&& body) {
     using Function = std::remove_reference_t<Body>;
-    run(count, [](void* context, int64_t index, int thread) {
-      auto& function = *static_cast<Function*>(context);
-      if constexpr (std::is_invocable_v<Function&, int64_t, int>) {
-        function(index, thread);
-      } else {
-        function(index);
-      }
-    }, const_cast<void*>(static_cast<const void*>(&body)));
+    run(
+        count,
+        [](void* context, int64_t index, int thread) {
+          auto& function = *static_cast<Function*>(context);
+          if constexpr (std::is_invocable_v<Function&, int64_t, int>) {
+            function(index, thread);
+          } else {
+            function(index);
+          }
+        },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 
  private:

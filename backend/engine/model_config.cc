@@ -92,7 +92,8 @@ class Fields {
   int64_t checked_integer(const std::string& name, const json& value, int64_t least, int64_t most) const {
     const bool fits = value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX);
     if (!fits || value.get<int64_t>() < least || value.get<int64_t>() > most) {
-      fail(ErrorCode::kInvalidArgument, name, "is ", value.dump(), "; it must be an integer in [", least, ", ", most, "]");
+      fail(ErrorCode::kInvalidArgument, name, "is ", value.dump(), "; it must be an integer in [", least, ", ", most,
+           "]");
     }
     return value.get<int64_t>();
   }
@@ -110,7 +111,8 @@ RopeConfig parse_rope(const Fields& fields, int32_t max_position_embeddings) {
                                                         {"yarn", RopeType::kYarn}};
   const std::string type = fields.string("type");
   if (!types.count(type)) {
-    fields.fail(ErrorCode::kUnsupported, "type", "is \"", type, "\"; this version has default, linear, dynamic, llama3 and yarn");
+    fields.fail(ErrorCode::kUnsupported, "type", "is \"", type,
+                "\"; this version has default, linear, dynamic, llama3 and yarn");
   }
 
   RopeConfig rope;
@@ -157,13 +159,16 @@ ModelConfig parse_model(const Fields& fields) {
   }
   model.head_size = fields.integer("head_size", 2);
   if (model.head_size % 2 != 0) {
-    fields.fail(ErrorCode::kInvalidArgument, "head_size", "is ", model.head_size, "; rotary embeddings need an even one");
+    fields.fail(ErrorCode::kInvalidArgument, "head_size", "is ", model.head_size,
+                "; rotary embeddings need an even one");
   }
   model.intermediate_size = fields.integer("intermediate_size", 1);
   model.max_position_embeddings = fields.integer("max_position_embeddings", 1);
   const int64_t heads = int64_t{model.num_attention_heads} + 2 * int64_t{model.num_key_value_heads};
   if (heads * model.head_size > kMaxInt32) fields.fail(ErrorCode::kInvalidArgument, "head_size", "is too large");
-  if (model.intermediate_size > kMaxInt32 / 2) fields.fail(ErrorCode::kInvalidArgument, "intermediate_size", "is too large");
+  if (model.intermediate_size > kMaxInt32 / 2) {
+    fields.fail(ErrorCode::kInvalidArgument, "intermediate_size", "is too large");
+  }
 
   model.norm_epsilon = static_cast<float>(fields.positive("norm_epsilon"));
   fields.expect("hidden_act", "silu");
@@ -196,7 +201,8 @@ BuildConfig parse_build(const Fields& fields) {
   build.max_seq_len = fields.integer("max_seq_len", 2);
   build.tokens_per_block = fields.integer("tokens_per_block", 1);
   if (!std::has_single_bit(static_cast<uint32_t>(build.tokens_per_block))) {
-    fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is ", build.tokens_per_block, "; it must be a power of two");
+    fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is ", build.tokens_per_block,
+                "; it must be a power of two");
   }
   build.kv_cache_bytes = fields.integer("kv_cache_bytes", 1, INT64_MAX);
   fields.expect("kv_cache_dtype", "float32");
@@ -221,8 +227,8 @@ EngineConfig load_engine_config(const std::filesystem::path& file) {
                 ", not \"inflight-engine\"; make an engine of a checkpoint with `inflight build`");
   }
   if (fields.integer("version", 0) != kEngineVersion) {
-    fields.fail(ErrorCode::kUnsupported, "version", "is ", root["version"].dump(), "; this version reads ", kEngineVersion,
-                "; rebuild the engine with `inflight build`");
+    fields.fail(ErrorCode::kUnsupported, "version", "is ", root["version"].dump(), "; this version reads ",
+                kEngineVersion, "; rebuild the engine with `inflight build`");
   }
   return {parse_model(fields.child("pretrained_config")), parse_build(fields.child("build_config"))};
 }

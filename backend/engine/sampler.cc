@@ -31,9 +31,7 @@ uint64_t mix(uint64_t x) {
 }
 
 // The `count`-th number in [0, 1) of the stream that `seed` names.
-double uniform(uint64_t seed, uint64_t count) {
-  return static_cast<double>(mix(mix(seed) ^ count) >> 11) * 0x1p-53;
-}
+double uniform(uint64_t seed, uint64_t count) { return static_cast<double>(mix(mix(seed) ^ count) >> 11) * 0x1p-53; }
 
 }  // namespace
 

@@ -155,9 +155,9 @@ int32_t argmax(std::span<const float> logits) {
     }
   }
   if (highest == -kInfinity) return kNoToken;
-  return static_cast<int32_t>(std::find(logits.begin() + static_cast<std::ptrdiff_t>(chunk_of_highest), logits.end(),
-                                        highest) -
-                              logits.begin());
+  return static_cast<int32_t>(
+      std::find(logits.begin() + static_cast<std::ptrdiff_t>(chunk_of_highest), logits.end(), highest) -
+      logits.begin());
 }
 
 int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float temperature, double uniform) {
@@ -179,8 +179,8 @@ int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float te
     double lowest_log_weight = kNegligibleLogWeight;
     if (cuts_mass) {
       total = sum_of_weights(logits, highest, scale);
-      lowest_log_weight = std::max(lowest_log_weight,
-                                   std::log((1.0 - top_p) * total / static_cast<double>(logits.size())) - 1e-3);
+      lowest_log_weight =
+          std::max(lowest_log_weight, std::log((1.0 - top_p) * total / static_cast<double>(logits.size())) - 1e-3);
     }
     select_above(logits, static_cast<float>(highest + lowest_log_weight * temperature), candidates);
   }

@@ -88,9 +88,9 @@ class PyBatchManager {
                  std::optional<int64_t> max_tokens_in_kv_cache) {
     nb::gil_scoped_release release;
     auto engine = load_engine(engine_dir, {num_threads, max_tokens_in_kv_cache});
-    manager_.reset(new BatchManager(std::move(engine),
-                                    {max_queue_size, enable_chunked_context, max_responses_per_second}),
-                   destroy);
+    manager_.reset(
+        new BatchManager(std::move(engine), {max_queue_size, enable_chunked_context, max_responses_per_second}),
+        destroy);
     nb::gil_scoped_acquire gil;
     open_managers.insert(this);
   }
@@ -177,7 +177,8 @@ what it raises goes to sys.unraisablehook. stop_words: token sequences that end 
 arguments are the fields of SamplingConfig (backend/engine/sampling_config.h): temperature, top_k …)")
       .def("cancel", &PyBatchManager::cancel, "id"_a,
            "Ends the request with a final response; one that has ended is left alone.")
-      .def("statistics", &PyBatchManager::statistics, "A consistent snapshot: requests, blocks, tokens since the start.")
+      .def("statistics", &PyBatchManager::statistics,
+           "A consistent snapshot: requests, blocks, tokens since the start.")
       .def_prop_ro("info", &PyBatchManager::info, "What the engine was built for.")
       .def("close", &PyBatchManager::close,
            "Ends all requests with an error and frees the engine; returns at once when called from a callback.")

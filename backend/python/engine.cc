@@ -40,8 +40,8 @@ class PyEngine {
 
   const EngineInfo& info() const { return engine_->info(); }
 
-  std::vector<LogitsArray> logits(const std::vector<std::vector<int32_t>>& sequences,
-                                  std::optional<int32_t> chunk_size, std::optional<int32_t> tokens_per_step) {
+  std::vector<LogitsArray> logits(const std::vector<std::vector<int32_t>>& sequences, std::optional<int32_t> chunk_size,
+                                  std::optional<int32_t> tokens_per_step) {
     std::vector<std::vector<float>> rows;
     {
       nb::gil_scoped_release release;

@@ -31,8 +31,6 @@ void translate(const std::exception_ptr& exception, void*) {
 
 nanobind::object to_python(const Error& error) { return error_type()(error.what(), code_name(error.code())); }
 
-void bind_errors(nanobind::module_&) {
-  nanobind::register_exception_translator(translate);
-}
+void bind_errors(nanobind::module_&) { nanobind::register_exception_translator(translate); }
 
 }  // namespace inflight::python

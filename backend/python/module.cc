@@ -6,8 +6,9 @@ NB_MODULE(_native, module) {
   // What a program still holds when it exits is closed by an atexit callback (batch_manager.cc) and
   // freed with the process: nothing to warn its user about.
   nanobind::set_leak_warnings(false);
-  module.def("available_cpus", &inflight::available_cpus,
-             "CPUs that this process may use, by its affinity and its control groups; an engine starts a thread on each.");
+  module.def(
+      "available_cpus", &inflight::available_cpus,
+      "CPUs that this process may use, by its affinity and its control groups; an engine starts a thread on each.");
   inflight::python::bind_errors(module);
   inflight::python::bind_packing(module);
   inflight::python::bind_requests(module);

@@ -20,7 +20,7 @@ namespace {
 using FieldSetter = std::function<void(SamplingConfig&, nb::handle)>;
 
 template <class T>
-FieldSetter setter(T SamplingConfig::* field) {
+FieldSetter setter(T SamplingConfig::*field) {
   return [field](SamplingConfig& config, nb::handle value) { config.*field = nb::cast<T>(value); };
 }
 

@@ -129,19 +129,27 @@ std::vector<Variation> variations() {
   vary("linear", [](ModelConfig& model) { model.rope = {.type = RopeType::kLinear, .factor = 2.5}; });
   vary("dynamic", [](ModelConfig& model) { model.rope = {.type = RopeType::kDynamic, .factor = 3}; });
   vary("llama3", [](ModelConfig& model) {
-    model.rope = {.type = RopeType::kLlama3, .theta = 5e5, .factor = 8, .original_max_position_embeddings = 32,
-                  .low_freq_factor = 1, .high_freq_factor = 4};
+    model.rope = {.type = RopeType::kLlama3,
+                  .theta = 5e5,
+                  .factor = 8,
+                  .original_max_position_embeddings = 32,
+                  .low_freq_factor = 1,
+                  .high_freq_factor = 4};
   });
   vary("yarn", [](ModelConfig& model) {
     model.rope = {.type = RopeType::kYarn, .factor = 4, .original_max_position_embeddings = 32};
   });
   vary("yarn with mscale, not truncated", [](ModelConfig& model) {
-    model.rope = {.type = RopeType::kYarn, .factor = 4, .original_max_position_embeddings = 32, .mscale = 0.7,
-                  .mscale_all_dim = 1.3, .truncate = false};
+    model.rope = {.type = RopeType::kYarn,
+                  .factor = 4,
+                  .original_max_position_embeddings = 32,
+                  .mscale = 0.7,
+                  .mscale_all_dim = 1.3,
+                  .truncate = false};
   });
   vary("yarn with attention_factor", [](ModelConfig& model) {
-    model.rope = {.type = RopeType::kYarn, .factor = 4, .original_max_position_embeddings = 32,
-                  .attention_factor = 1.2};
+    model.rope = {
+        .type = RopeType::kYarn, .factor = 4, .original_max_position_embeddings = 32, .attention_factor = 1.2};
   });
   return all;
 }
@@ -160,11 +168,15 @@ struct PlainEngine {
 }  // namespace
 
 TEST(every_variation_equals_the_reference) {
-  for (const Variation& variation : variations()) check_alone(random_model(variation.config, 11), variation.name, 100, 100);
+  for (const Variation& variation : variations()) {
+    check_alone(random_model(variation.config, 11), variation.name, 100, 100);
+  }
 }
 
 TEST(chunking_does_not_change_the_result) {
-  for (const Variation& variation : variations()) check_alone(random_model(variation.config, 12), variation.name, 75, 13);
+  for (const Variation& variation : variations()) {
+    check_alone(random_model(variation.config, 12), variation.name, 75, 13);
+  }
 }
 
 TEST(block_size_does_not_change_the_result) {
@@ -198,7 +210,8 @@ TEST(sequences_in_a_mixed_batch_equal_each_alone_whatever_the_cache_held_before)
     const int32_t most_blocks = config.build.max_seq_len / tokens_per_block;
     const std::vector<int32_t> poison(most_blocks * tokens_per_block, nan_token);
     for (size_t first = 0; first < all_blocks.size(); first += most_blocks) {
-      const auto blocks = std::span(all_blocks).subspan(first, std::min<size_t>(most_blocks, all_blocks.size() - first));
+      const auto blocks =
+          std::span(all_blocks).subspan(first, std::min<size_t>(most_blocks, all_blocks.size() - first));
       const SequenceSlice slice = {.slot = 0,
                                    .tokens = std::span(poison).first(blocks.size() * tokens_per_block),
                                    .past_length = 0,
@@ -276,7 +289,8 @@ TEST(copied_blocks_continue_a_sequence_elsewhere) {
   sequences[0].block_ids = {4, 3, 6};
   run_step(*plain.engine, sequences, {10});
   check_logits(plain.model, sequences[0], "copied");
-  CHECK_ERROR(plain.engine->copy_blocks(std::vector<BlockCopy>{{0, plain.engine->info().num_blocks}}), kInvalid, "blocks");
+  CHECK_ERROR(plain.engine->copy_blocks(std::vector<BlockCopy>{{0, plain.engine->info().num_blocks}}), kInvalid,
+              "blocks");
 }
 
 TEST(logits_that_are_not_numbers_still_give_a_token) {
@@ -297,7 +311,8 @@ TEST(invalid_steps_are_rejected_and_change_nothing) {
     change(slice);
     CHECK_ERROR(plain.engine->wait(plain.engine->submit({{&slice, 1}})), kInvalid, message);
   };
-  const std::vector<int32_t> too_large = {71}, negative = {-2}, late_previous = {4, kPreviousToken}, bad_block = {100000};
+  const std::vector<int32_t> too_large = {71}, negative = {-2}, late_previous = {4, kPreviousToken},
+                             bad_block = {100000};
   const std::vector<int32_t> long_chunk(161, 4);
   std::vector<int32_t> many_blocks(11, 0);
   rejects([](SequenceSlice& slice) { slice.slot = 5; }, "slot 5");
@@ -356,7 +371,8 @@ TEST(limits_beyond_the_machine_are_an_error) {
   config.build.max_num_tokens = INT32_MAX;
   CHECK_ERROR(load_engine(write_engine(random_model(config, 5))), ErrorCode::kUnavailable, "--max-num-tokens");
   const auto directory = write_engine(random_model(tiny_config(), 5));
-  CHECK_ERROR(load_engine(directory, {.max_tokens_in_kv_cache = INT64_MAX}), ErrorCode::kUnavailable, "--kv-cache-memory");
+  CHECK_ERROR(load_engine(directory, {.max_tokens_in_kv_cache = INT64_MAX}), ErrorCode::kUnavailable,
+              "--kv-cache-memory");
 }
 
 TEST(weights_that_do_not_fit_the_config_are_refused_by_name) {

@@ -42,9 +42,19 @@ std::vector<MatrixShape> shapes() {
     for (const bool has_minimum : {false, true}) {
       if (type == kInt8 && has_minimum) continue;
       for (const bool half : {false, true}) {
-        for (const auto& [rows, columns, groups] :
-             {std::array<int64_t, 3>{16, 32, 1}, {64, 64, 2}, {80, 96, 6}, {48, 576, 18}, {33, 256, 4}, {35, 256, 2},
-              {17, 100, 1}, {1, 70, 7}, {50, 48, 1}, {31, 12, 6}, {129, 1536, 1}, {2, 2, 1}, {70, 80, 2}}) {
+        for (const auto& [rows, columns, groups] : {std::array<int64_t, 3>{16, 32, 1},
+                                                    {64, 64, 2},
+                                                    {80, 96, 6},
+                                                    {48, 576, 18},
+                                                    {33, 256, 4},
+                                                    {35, 256, 2},
+                                                    {17, 100, 1},
+                                                    {1, 70, 7},
+                                                    {50, 48, 1},
+                                                    {31, 12, 6},
+                                                    {129, 1536, 1},
+                                                    {2, 2, 1},
+                                                    {70, 80, 2}}) {
           all.push_back({type, rows, columns, groups, has_minimum, half});
         }
       }
@@ -180,8 +190,12 @@ TEST(products_equal_the_reference_for_every_type_shape_and_isa) {
 TEST(bias_accumulation_and_strides_are_honored) {
   std::mt19937 random(22);
   ThreadPool pool(2);
-  for (const MatrixShape& shape : {MatrixShape{kF32, 35, 50}, {kBF16, 35, 50}, {kF16, 35, 50}, {kInt8, 35, 64, 2},
-                                   {kInt4, 35, 64, 2, true}, {kInt4, 35, 64, 1}}) {
+  for (const MatrixShape& shape : {MatrixShape{kF32, 35, 50},
+                                   {kBF16, 35, 50},
+                                   {kF16, 35, 50},
+                                   {kInt8, 35, 64, 2},
+                                   {kInt4, 35, 64, 2, true},
+                                   {kInt4, 35, 64, 1}}) {
     const auto matrix = test::random_matrix(shape, random);
     const auto blob = pack_matrix(matrix.source());
     const PackedMatrix packed(blob, "weight");
@@ -222,8 +236,11 @@ TEST(bias_accumulation_and_strides_are_honored) {
 TEST(a_token_gets_the_same_output_in_any_batch_at_any_thread_count) {
   std::mt19937 random(23);
   ThreadPool one(1), three(3);
-  for (const MatrixShape& shape : {MatrixShape{kF32, 200, 300}, {kBF16, 200, 300}, {kInt8, 200, 320, 10},
-                                   {kInt4, 200, 320, 10, true, true}, {kInt4, 200, 300, 3}}) {
+  for (const MatrixShape& shape : {MatrixShape{kF32, 200, 300},
+                                   {kBF16, 200, 300},
+                                   {kInt8, 200, 320, 10},
+                                   {kInt4, 200, 320, 10, true, true},
+                                   {kInt4, 200, 300, 3}}) {
     const auto matrix = test::random_matrix(shape, random);
     const auto blob = pack_matrix(matrix.source());
     const auto x = random_values(70 * shape.columns, random);

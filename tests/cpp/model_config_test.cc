@@ -36,8 +36,14 @@ TEST(what_was_written_is_read) {
   EngineConfig expected = tiny_config();
   expected.model.layer_windows = {0, 9};
   expected.model.end_ids = {2, 5};
-  expected.model.rope = {.type = RopeType::kYarn, .theta = 5e5, .factor = 4, .original_max_position_embeddings = 16,
-                         .beta_fast = 20, .beta_slow = 2, .attention_factor = 1.5, .truncate = false};
+  expected.model.rope = {.type = RopeType::kYarn,
+                         .theta = 5e5,
+                         .factor = 4,
+                         .original_max_position_embeddings = 16,
+                         .beta_fast = 20,
+                         .beta_slow = 2,
+                         .attention_factor = 1.5,
+                         .truncate = false};
   const EngineConfig config = load_engine_config(write_engine(random_model(expected, 1)) / "config.json");
   CHECK_EQ(config.model.model_type, "llama");
   CHECK_EQ(config.model.head_size, 22);
@@ -54,7 +60,8 @@ TEST(what_was_written_is_read) {
 }
 
 TEST(yarn_takes_what_it_lacks_from_max_position_embeddings) {
-  const auto file = changed("/pretrained_config/rope", {{"type", "yarn"}, {"theta", 10000}, {"original_max_position_embeddings", 16}});
+  const auto file = changed("/pretrained_config/rope",
+                            {{"type", "yarn"}, {"theta", 10000}, {"original_max_position_embeddings", 16}});
   CHECK_EQ(load_engine_config(file).model.rope.factor, 4);
   const auto other = changed("/pretrained_config/rope", {{"type", "yarn"}, {"theta", 10000}, {"factor", 2}});
   CHECK_EQ(load_engine_config(other).model.rope.original_max_position_embeddings, 64);
@@ -92,7 +99,8 @@ TEST(every_wrong_field_is_named_with_its_file) {
 }
 
 TEST(a_device_that_this_version_lacks_is_refused) {
-  CHECK_ERROR(load_engine(changed("/build_config/device", "tpu").parent_path()), kUnsupported, "build_config.device is \"tpu\"");
+  CHECK_ERROR(load_engine(changed("/build_config/device", "tpu").parent_path()), kUnsupported,
+              "build_config.device is \"tpu\"");
 }
 
 TEST_MAIN()

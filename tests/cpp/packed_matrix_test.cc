@@ -18,12 +18,11 @@ constexpr auto kInt8 = WeightType::kInt8;
 constexpr auto kInt4 = WeightType::kInt4;
 
 const MatrixShape kShapes[] = {
-    {kF32, 1, 1},          {kF32, 16, 7},         {kF32, 35, 64},        {kBF16, 1, 1},
-    {kBF16, 33, 10},       {kF16, 17, 31},        {kInt8, 1, 1, 1},      {kInt8, 16, 32, 1},
-    {kInt8, 20, 96, 3},    {kInt8, 48, 64, 4},    {kInt8, 3, 100, 1},    {kInt8, 18, 35, 7},
-    {kInt8, 18, 35, 35},   {kInt4, 1, 2, 1},      {kInt4, 16, 32, 1},    {kInt4, 20, 96, 3},
-    {kInt4, 48, 64, 4},    {kInt4, 3, 100, 1},    {kInt4, 18, 70, 14},   {kInt4, 18, 34, 34},
-    {kInt4, 5, 256, 2},    {kInt4, 5, 96, 2},     {kInt8, 5, 1000, 8},   {kInt8, 5, 256, 4},
+    {kF32, 1, 1},       {kF32, 16, 7},      {kF32, 35, 64},      {kBF16, 1, 1},       {kBF16, 33, 10},
+    {kF16, 17, 31},     {kInt8, 1, 1, 1},   {kInt8, 16, 32, 1},  {kInt8, 20, 96, 3},  {kInt8, 48, 64, 4},
+    {kInt8, 3, 100, 1}, {kInt8, 18, 35, 7}, {kInt8, 18, 35, 35}, {kInt4, 1, 2, 1},    {kInt4, 16, 32, 1},
+    {kInt4, 20, 96, 3}, {kInt4, 48, 64, 4}, {kInt4, 3, 100, 1},  {kInt4, 18, 70, 14}, {kInt4, 18, 34, 34},
+    {kInt4, 5, 256, 2}, {kInt4, 5, 96, 2},  {kInt8, 5, 1000, 8}, {kInt8, 5, 256, 4},
 };
 
 // One well-formed blob to be spoiled: int4, [20, 96], 3 groups, with minimums.

@@ -26,7 +26,8 @@ std::string with_header(const std::string& header, size_t data_bytes) {
 
 std::string two_tensors() {
   return with_header(R"({"__metadata__":{"format":"pt"},"b":{"dtype":"I8","shape":[3],"data_offsets":[8,11]},)"
-                     R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})", 11);
+                     R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}})",
+                     11);
 }
 
 }  // namespace
@@ -72,7 +73,8 @@ TEST(headers_that_contradict_themselves_are_errors) {
   rejects(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]})", 4, "before it begins");
   rejects(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})", 4, "truncated: tensor 'a'");
   rejects(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})", 8, "gap at byte 0");
-  rejects(R"("a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"I8","shape":[2],"data_offsets":[1,3]})", 3, "overlap");
+  rejects(R"("a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"I8","shape":[2],"data_offsets":[1,3]})",
+          3, "overlap");
   rejects(R"("a":{"dtype":"F32","shape":[9223372036854775807,2],"data_offsets":[0,4]})", 4, "overflows");
 }
 

@@ -57,8 +57,7 @@ void check_draws(const std::vector<float>& logits, int32_t top_k, float top_p, f
     const double end = begin + expected[token];
     if (expected[token] > 1e-5) {
       for (const double share : {0.1, 0.5, 0.9}) {
-        CHECK_EQ(draw(logits, top_k, top_p, temperature, begin + share * expected[token]),
-                 static_cast<int32_t>(token));
+        CHECK_EQ(draw(logits, top_k, top_p, temperature, begin + share * expected[token]), static_cast<int32_t>(token));
       }
     }
     begin = end;
@@ -67,7 +66,8 @@ void check_draws(const std::vector<float>& logits, int32_t top_k, float top_p, f
 
 SampledToken sample(Sampler& sampler, int32_t slot, std::vector<float> logits) { return sampler.sample(slot, logits); }
 
-int32_t greedy_token(const SamplingConfig& config, const std::vector<int32_t>& prompt, const std::vector<float>& logits) {
+int32_t greedy_token(const SamplingConfig& config, const std::vector<int32_t>& prompt,
+                     const std::vector<float>& logits) {
   Sampler sampler(1, static_cast<int32_t>(logits.size()));
   sampler.configure(0, config, prompt);
   return sample(sampler, 0, logits).token;
@@ -138,7 +138,8 @@ TEST(log_probs_are_of_the_raw_logits) {
   const auto logits = random_logits(5000, 4);
   double total = 0.0;
   for (const float logit : logits) total += std::exp(static_cast<double>(logit));
-  const SamplingConfig config = {.top_k = 20, .temperature = 0.5f, .repetition_penalty = 1.7f, .return_log_probs = true};
+  const SamplingConfig config = {
+      .top_k = 20, .temperature = 0.5f, .repetition_penalty = 1.7f, .return_log_probs = true};
   Sampler sampler(1, 5000);
   std::vector<int32_t> prompt(5000);
   std::iota(prompt.begin(), prompt.end(), 0);

@@ -67,7 +67,7 @@ std::pair<Row, double> frequencies(const ModelConfig& c, int32_t sequence_length
       result[i] = result[i] / rope.factor * ramp + result[i] * (1 - ramp);
     }
     const auto mscale = [&](double weight) { return 0.1 * weight * std::log(rope.factor) + 1; };
-    scaling = rope.attention_factor                  ? *rope.attention_factor
+    scaling = rope.attention_factor                ? *rope.attention_factor
               : rope.mscale && rope.mscale_all_dim ? mscale(*rope.mscale) / mscale(*rope.mscale_all_dim)
                                                    : mscale(1);
   }
@@ -123,7 +123,9 @@ std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int3
   }
   for (int32_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = "transformer.layers." + std::to_string(i) + ".";
-    const auto weight = [&](const std::string& name) -> const std::vector<float>& { return model.weights.at(layer + name); };
+    const auto weight = [&](const std::string& name) -> const std::vector<float>& {
+      return model.weights.at(layer + name);
+    };
     std::vector<std::vector<Row>> keys(c.num_key_value_heads), values(c.num_key_value_heads);
     for (int32_t position = 0; position < int32_t(hidden.size()); ++position) {
       Row& x = hidden[position];
@@ -142,7 +144,8 @@ std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int3
       Row attended;
       for (int32_t q = 0; q < c.num_attention_heads; ++q) {
         const int32_t kv = q / (c.num_attention_heads / c.num_key_value_heads);
-        const Row y = attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position, c.layer_windows[i]);
+        const Row y =
+            attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position, c.layer_windows[i]);
         attended.insert(attended.end(), y.begin(), y.end());
       }
       add(x, linear(model, layer + "attention.dense", attended));

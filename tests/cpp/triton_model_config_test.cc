@@ -1,10 +1,9 @@
-#include "triton/model_config.h"
-
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "check.h"
+#include "triton/model_config.h"
 
 using namespace inflight;
 using namespace inflight::triton;
@@ -15,7 +14,8 @@ const std::filesystem::path kEngine = std::filesystem::temp_directory_path();
 const std::filesystem::path kModel = "/repository/tensorrt_llm";
 
 nlohmann::json document(const std::map<std::string, std::string>& parameters) {
-  nlohmann::json config = {{"max_batch_size", 8}, {"parameters", {{"gpt_model_path", {{"string_value", kEngine.string()}}}}}};
+  nlohmann::json config = {{"max_batch_size", 8},
+                           {"parameters", {{"gpt_model_path", {{"string_value", kEngine.string()}}}}}};
   for (const auto& [name, value] : parameters) config["parameters"][name] = {{"string_value", value}};
   return config;
 }
@@ -63,9 +63,11 @@ TEST(values_are_typed) {
 }
 
 TEST(a_value_of_the_wrong_type_is_refused_by_file_and_name) {
-  CHECK_ERROR(parse({{"enable_chunked_context", "maybe"}}), ErrorCode::kInvalidArgument,
-              "/repository/tensorrt_llm/config.pbtxt: parameter enable_chunked_context is \"maybe\"; it must be true or false");
-  CHECK_ERROR(parse({{"max_tokens_in_paged_kv_cache", "10k"}}), ErrorCode::kInvalidArgument, "is \"10k\"; it must be an integer");
+  CHECK_ERROR(
+      parse({{"enable_chunked_context", "maybe"}}), ErrorCode::kInvalidArgument,
+      "/repository/tensorrt_llm/config.pbtxt: parameter enable_chunked_context is \"maybe\"; it must be true or false");
+  CHECK_ERROR(parse({{"max_tokens_in_paged_kv_cache", "10k"}}), ErrorCode::kInvalidArgument,
+              "is \"10k\"; it must be an integer");
   CHECK_ERROR(parse({{"max_responses_per_second", "-1"}}), ErrorCode::kInvalidArgument, "is \"-1\"");
 }
 
@@ -77,17 +79,30 @@ TEST(both_in_flight_batching_names_are_accepted_and_v1_is_not) {
 
 TEST(what_is_not_served_is_refused_by_name) {
   const std::map<std::string, std::string> values = {
-      {"max_beam_width", "4"},         {"batch_scheduler_policy", "max_utilization"}, {"kv_cache_host_memory_bytes", "100"},
-      {"enable_kv_cache_reuse", "true"}, {"decoding_mode", "medusa"},                 {"medusa_choices", "{0}"},
-      {"eagle_choices", "{0}"},        {"sink_token_length", "4"},                    {"encoder_model_path", "/encoder"},
-      {"participant_ids", "0,1"},      {"cross_kv_cache_fraction", "0.5"},
+      {"max_beam_width", "4"},
+      {"batch_scheduler_policy", "max_utilization"},
+      {"kv_cache_host_memory_bytes", "100"},
+      {"enable_kv_cache_reuse", "true"},
+      {"decoding_mode", "medusa"},
+      {"medusa_choices", "{0}"},
+      {"eagle_choices", "{0}"},
+      {"sink_token_length", "4"},
+      {"encoder_model_path", "/encoder"},
+      {"participant_ids", "0,1"},
+      {"cross_kv_cache_fraction", "0.5"},
   };
-  for (const auto& [name, value] : values) CHECK_ERROR(parse({{name, value}}), ErrorCode::kUnsupported, "parameter " + name);
+  for (const auto& [name, value] : values) {
+    CHECK_ERROR(parse({{name, value}}), ErrorCode::kUnsupported, "parameter " + name);
+  }
 }
 
 TEST(upstreams_documented_values_are_accepted) {
-  parse({{"max_beam_width", "1"}, {"batch_scheduler_policy", "guaranteed_no_evict"}, {"enable_kv_cache_reuse", "False"},
-         {"decoding_mode", "top_k_top_p"}, {"kv_cache_free_gpu_mem_fraction", "0.5"}, {"gpu_device_ids", "0"},
+  parse({{"max_beam_width", "1"},
+         {"batch_scheduler_policy", "guaranteed_no_evict"},
+         {"enable_kv_cache_reuse", "False"},
+         {"decoding_mode", "top_k_top_p"},
+         {"kv_cache_free_gpu_mem_fraction", "0.5"},
+         {"gpu_device_ids", "0"},
          {"FORCE_CPU_ONLY_INPUT_TENSORS", "no"}});
 }
 
@@ -96,7 +111,8 @@ TEST(the_engine_directory_is_required) {
   CHECK_ERROR(parse_model_config(json.dump(), kModel), ErrorCode::kInvalidArgument, "gpt_model_path is missing");
   CHECK_ERROR(parse({{"gpt_model_path", "${engine_dir}"}}), ErrorCode::kInvalidArgument,
               "gpt_model_path is \"${engine_dir}\", an unfilled template variable");
-  CHECK_ERROR(parse({{"gpt_model_path", "/does/not/exist"}}), ErrorCode::kNotFound, "\"/does/not/exist\", which is not a directory");
+  CHECK_ERROR(parse({{"gpt_model_path", "/does/not/exist"}}), ErrorCode::kNotFound,
+              "\"/does/not/exist\", which is not a directory");
 }
 
 TEST(several_instances_are_refused) {
@@ -117,8 +133,8 @@ TEST(a_batch_size_above_the_engines_names_both_files_and_values) {
 
 TEST(an_attention_window_that_never_binds_is_accepted) {
   check_against_engine(parse({{"max_attention_window_size", "1024,2048"}}), engine_info());
-  CHECK_ERROR(check_against_engine(parse({{"max_attention_window_size", "1024,512"}}), engine_info()), ErrorCode::kUnsupported,
-              "max_attention_window_size holds 512");
+  CHECK_ERROR(check_against_engine(parse({{"max_attention_window_size", "1024,512"}}), engine_info()),
+              ErrorCode::kUnsupported, "max_attention_window_size holds 512");
 }
 
 TEST_MAIN()

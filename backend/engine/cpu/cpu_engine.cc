@@ -149,7 +149,8 @@ void CpuEngine::check(const StepInput& input) {
     }
   }
   if (num_tokens > static_cast<size_t>(info_.max_num_tokens)) {
-    throw_error(ErrorCode::kInvalidArgument, "a step of ", num_tokens, " tokens; this engine takes ", info_.max_num_tokens);
+    throw_error(ErrorCode::kInvalidArgument, "a step of ", num_tokens, " tokens; this engine takes ",
+                info_.max_num_tokens);
   }
 }
 
@@ -163,7 +164,8 @@ void CpuEngine::check_slice(const SequenceSlice& slice) const {
   if (slice.tokens.empty()) fail("no tokens");
   const int64_t length = int64_t{slice.past_length} + static_cast<int64_t>(slice.tokens.size());
   if (slice.past_length < 0 || length > info_.max_seq_len) {
-    fail("past_length is ", slice.past_length, " with ", slice.tokens.size(), " tokens; max_seq_len is ", info_.max_seq_len);
+    fail("past_length is ", slice.past_length, " with ", slice.tokens.size(), " tokens; max_seq_len is ",
+         info_.max_seq_len);
   }
   if (static_cast<int64_t>(slice.block_ids.size()) * info_.tokens_per_block < length) {
     fail(slice.block_ids.size(), " blocks do not hold ", length, " tokens");
@@ -231,7 +233,8 @@ void CpuEngine::make_batch(const Step& step) {
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
       if (id == kNotSampled) {
-        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " has no previous token: no step sampled one for it");
+        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot,
+                    " has no previous token: no step sampled one for it");
       }
       batch_.rows.push_back({id, position++, sequence});
     }

@@ -4,8 +4,7 @@
 
 namespace inflight::cpu {
 
-KvCacheStorage::KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks)
-    : shape_(shape), num_blocks_(num_blocks) {
+KvCacheStorage::KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks) : shape_(shape), num_blocks_(num_blocks) {
   for (int32_t layer = 0; layer < shape.num_layers; ++layer) layers_.emplace_back(num_blocks * block_stride());
 }
 
@@ -13,7 +12,9 @@ void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const f
   const int32_t head_size = shape_.head_size;
   for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
     float* key_column = this->keys(layer, block, head) + offset;
-    for (int32_t i = 0; i < head_size; ++i) key_column[size_t(i) * shape_.tokens_per_block] = keys[head * head_size + i];
+    for (int32_t i = 0; i < head_size; ++i) {
+      key_column[size_t(i) * shape_.tokens_per_block] = keys[head * head_size + i];
+    }
     std::memcpy(this->values(layer, block, head) + size_t(offset) * head_size, values + head * head_size,
                 head_size * sizeof(float));
   }

@@ -161,8 +161,8 @@ std::vector<std::byte> pack_matrix(const MatrixSource& source) {
 
   const bool has_minimum = source.minimum != nullptr;
   const int64_t scale_count = source.rows * source.groups;
-  const bool half_scales = integer && all_float16(source.scale, scale_count) &&
-                           (!has_minimum || all_float16(source.minimum, scale_count));
+  const bool half_scales =
+      integer && all_float16(source.scale, scale_count) && (!has_minimum || all_float16(source.minimum, scale_count));
   const PackedLayout layout =
       make_layout(source.type, source.rows, source.columns, source.groups, has_minimum, half_scales);
 

@@ -84,16 +84,12 @@ RotaryEmbedding::RotaryEmbedding(const ModelConfig& config)
     : rope_(config.rope), head_size_(config.head_size), max_position_embeddings_(config.max_position_embeddings) {
   switch (rope_.type) {
     case RopeType::kDefault:
-    case RopeType::kDynamic:
-      inverse_frequencies_ = default_frequencies(float(rope_.theta), head_size_);
-      break;
+    case RopeType::kDynamic: inverse_frequencies_ = default_frequencies(float(rope_.theta), head_size_); break;
     case RopeType::kLinear:
       inverse_frequencies_ = default_frequencies(float(rope_.theta), head_size_);
       for (float& frequency : inverse_frequencies_) frequency /= static_cast<float>(rope_.factor);
       break;
-    case RopeType::kLlama3:
-      inverse_frequencies_ = llama3_frequencies(rope_, head_size_);
-      break;
+    case RopeType::kLlama3: inverse_frequencies_ = llama3_frequencies(rope_, head_size_); break;
     case RopeType::kYarn:
       inverse_frequencies_ = yarn_frequencies(rope_, head_size_);
       attention_scaling_ = yarn_attention_scaling(rope_);

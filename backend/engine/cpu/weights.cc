@@ -43,8 +43,9 @@ PackedMatrix Weights::matrix(const std::string& name, int64_t rows, int64_t colu
   const std::string full_name = name + ".weight";
   const PackedMatrix result(file_.tensor(full_name).data, concat(file_.path().string(), ": ", full_name));
   if (result.rows() != rows || result.columns() != columns) {
-    throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", full_name, "' is [", result.rows(), ", ",
-                result.columns(), "], but config.json asks for [", rows, ", ", columns, "]; rebuild the engine with `inflight build`");
+    throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", full_name, "' is [", result.rows(),
+                ", ", result.columns(), "], but config.json asks for [", rows, ", ", columns,
+                "]; rebuild the engine with `inflight build`");
   }
   return result;
 }

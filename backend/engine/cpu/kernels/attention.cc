@@ -38,11 +38,12 @@ void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, 
   }
 }
 
-using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t, int64_t);
+using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t,
+                      int64_t);
 
 #if defined(__AVX512F__)
-#define INFLIGHT_TILES(ROWS)                                                                 \
-  {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>,           \
+#define INFLIGHT_TILES(ROWS)                                                       \
+  {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>, \
    multiply_add_tile<ROWS, 3, PREFETCHES>, multiply_add_tile<ROWS, 4, PREFETCHES>}
 #else
 #define INFLIGHT_TILES(ROWS) {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>}
@@ -62,8 +63,9 @@ void multiply_add_vectors(const float* a, int64_t a_stride, const float* const* 
     const int64_t num_vectors = vectors - v < kMaxVectors ? vectors - v : kMaxVectors;
     for (int64_t r = 0; r < rows; r += kMaxRows) {
       const int64_t num_rows = rows - r < kMaxRows ? rows - r : kMaxRows;
-      tiles[num_rows - 1][num_vectors - 1](a + r * a_stride, a_stride, b + v, b_stride, ahead == nullptr ? nullptr : ahead + v,
-                                           c + r * c_stride + v * kLanes, c_stride, depth);
+      tiles[num_rows - 1][num_vectors - 1](a + r * a_stride, a_stride, b + v, b_stride,
+                                           ahead == nullptr ? nullptr : ahead + v, c + r * c_stride + v * kLanes,
+                                           c_stride, depth);
     }
   }
 }

@@ -92,9 +92,9 @@ using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t block, int6
 
 template <class Weight, int kBlocks>
 void multiply_float_blocks(const LinearTask& task, int64_t block) {
-  static constexpr FloatTile kTiles[kFloatTokens] = {
-      float_tile<Weight, 1, kBlocks>, float_tile<Weight, 2, kBlocks>, float_tile<Weight, 3, kBlocks>,
-      float_tile<Weight, 4, kBlocks>, float_tile<Weight, 5, kBlocks>, float_tile<Weight, 6, kBlocks>};
+  static constexpr FloatTile kTiles[kFloatTokens] = {float_tile<Weight, 1, kBlocks>, float_tile<Weight, 2, kBlocks>,
+                                                     float_tile<Weight, 3, kBlocks>, float_tile<Weight, 4, kBlocks>,
+                                                     float_tile<Weight, 5, kBlocks>, float_tile<Weight, 6, kBlocks>};
   float partial[kMaxPartialTokens * kBlocks * kBlockRows];
   const int64_t passes = (task.layout->columns + kMaxColumnsPerPass - 1) / kMaxColumnsPerPass;
   const int64_t columns_per_pass = (task.layout->columns + passes - 1) / passes;

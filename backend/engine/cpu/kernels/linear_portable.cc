@@ -71,8 +71,8 @@ void unpack_segment(const PackedLayout& layout, const std::byte* weights, int64_
 void load_scales(const PackedLayout& layout, const std::byte* scales, int64_t group, Lanes& out) {
   for (int64_t lane = 0; lane < kBlockRows; ++lane) {
     const int64_t element = group * kBlockRows + lane;
-    out[lane] = layout.half_scales ? float16_to_float(load<uint16_t>(scales + element * 2))
-                                   : load<float>(scales + element * 4);
+    out[lane] =
+        layout.half_scales ? float16_to_float(load<uint16_t>(scales + element * 2)) : load<float>(scales + element * 4);
   }
 }
 
