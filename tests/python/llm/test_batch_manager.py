@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+
 from inflight import _native
 from inflight.errors import InflightError
 
@@ -176,8 +177,6 @@ for _ in range(20):
     manager.submit([1, 2], 250, lambda *_: None, streaming=True, end_ids=[-1])
 {ending}
 """
-    start = time.monotonic()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "leak" not in result.stderr and "Fatal" not in result.stderr
     assert result.returncode in (0, 3, -2, 130)
-    assert time.monotonic() - start < 30
