@@ -36,18 +36,16 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping],
         tools: Sequence[Mapping] | None = None,
-        documents: Sequence[Mapping] | None = None,
         add_generation_prompt: bool = True,
-        **variables,
     ) -> str:
         """The prompt. Raises InflightError with the template's own message when it rejects the messages."""
         try:
             return self._template.render(
                 messages=messages,
                 tools=tools,
-                documents=documents,
+                documents=None,  # transformers defines it for every template
                 add_generation_prompt=add_generation_prompt,
-                **{**self._special_tokens, **variables},
+                **self._special_tokens,
             )
         except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
             raise InflightError(f"{self._path}: the chat template rejects these messages: {error}") from error

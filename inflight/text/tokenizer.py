@@ -76,10 +76,6 @@ class Tokenizer:
         return {name: text for name, text in texts.items() if text is not None}
 
     @property
-    def bos_id(self) -> int | None:
-        return self._special_id("bos_token")
-
-    @property
     def eos_id(self) -> int | None:
         return self._special_id("eos_token")
 

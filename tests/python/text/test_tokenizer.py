@@ -22,9 +22,8 @@ MESSAGES = [{"role": "user", "content": "你好"}]
 
 def test_special_ids_come_from_tokenizer_config(tmp_path):
     fast = byte_level()
-    save(fast, tmp_path, bos_token={"content": "<|im_start|>"}, eos_token="<|im_end|>")
+    save(fast, tmp_path, eos_token={"content": "<|im_end|>"})
     tokenizer = Tokenizer(tmp_path)
-    assert tokenizer.bos_id == fast.token_to_id("<|im_start|>")
     assert tokenizer.eos_id == fast.token_to_id("<|im_end|>")
     assert tokenizer.pad_id == tokenizer.eos_id, "no pad_token: the end token pads"
     assert tokenizer.vocab_size == fast.get_vocab_size()
@@ -32,7 +31,7 @@ def test_special_ids_come_from_tokenizer_config(tmp_path):
 
 def test_a_tokenizer_without_configuration_has_no_special_ids(tokenizer_dirs):
     tokenizer = Tokenizer(tokenizer_dirs["byte_level"])
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, None, None)
+    assert (tokenizer.eos_id, tokenizer.pad_id) == (None, None)
 
 
 def test_chat_prompt_equals_transformers(tmp_path):
