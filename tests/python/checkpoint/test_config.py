@@ -4,37 +4,13 @@ import copy
 import json
 
 import pytest
+from model_fields import model_fields
 
 from inflight.checkpoint.config import ModelConfig
 from inflight.errors import InflightError
 
-FIELDS = {
-    "format": "inflight-checkpoint",
-    "version": 1,
-    "model_type": "llama",
-    "dtype": "int4",
-    "vocab_size": 100,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_size": 16,
-    "intermediate_size": 128,
-    "max_position_embeddings": 256,
-    "norm_epsilon": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-    "qkv_bias": False,
-    "dense_bias": False,
-    "mlp_bias": False,
-    "qk_norm": False,
-    "rope": {"type": "yarn", "theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64, "truncate": False},
-    "layer_windows": [0, 32],
-    "end_ids": [2, 3],
-    "pad_id": 0,
-    "bos_id": None,
-    "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1},
-}
+YARN = {"type": "yarn", "theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64, "truncate": False}
+FIELDS = model_fields(vocab_size=100, rope=YARN, layer_windows=[0, 32], end_ids=[2, 3])
 
 
 def test_saved_configurations_load_again(tmp_path):

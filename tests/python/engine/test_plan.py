@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import pytest
+from model_fields import model_fields
 
 from inflight.checkpoint.config import ModelConfig
 from inflight.checkpoint.matrix import MatrixType
@@ -16,28 +17,20 @@ MIB, GIB = 1 << 20, 1 << 30
 WEIGHTS = 100 * MIB
 
 # SmolLM2-135M
-MODEL = ModelConfig(
-    model_type="llama",
-    dtype="int4",
-    vocab_size=49152,
-    hidden_size=576,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    head_size=64,
-    intermediate_size=1536,
-    max_position_embeddings=8192,
-    norm_epsilon=1e-5,
-    tie_word_embeddings=True,
-    qkv_bias=False,
-    dense_bias=False,
-    mlp_bias=False,
-    qk_norm=False,
-    rope={"type": "default", "theta": 1e5},
-    layer_windows=[0] * 30,
-    end_ids=[2],
-    pad_id=2,
-    bos_id=1,
+MODEL = ModelConfig.from_dict(
+    model_fields(
+        dtype="int4",
+        vocab_size=49152,
+        hidden_size=576,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        head_size=64,
+        intermediate_size=1536,
+        max_position_embeddings=8192,
+        rope={"type": "default", "theta": 1e5},
+        layer_windows=[0] * 30,
+    )
 )
 
 
