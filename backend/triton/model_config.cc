@@ -31,6 +31,7 @@ const FixedParameter kFixedParameters[] = {
     {"decoding_mode", {"top_k", "top_p", "top_k_top_p"}},
     {"participant_ids", {"0"}},
     {"encoder_model_path", {}},
+    {"encoder_input_features_data_type", {"type_fp16"}},
     {"cross_kv_cache_fraction", {}},
     {"medusa_choices", {}},
     {"eagle_choices", {}},
@@ -41,7 +42,8 @@ const FixedParameter kFixedParameters[] = {
     {"speculative_decoding_fast_logits", {"false", "0"}},
 };
 
-// Parameters that change no result: they size GPU memory, choose GPU kernels or set reporting periods.
+// Parameters that change no result: they size GPU memory, choose GPU kernels, set reporting periods, or say how long
+// Triton gathers requests (never: a request that arrives joins the next step).
 const char* const kIgnoredParameters[] = {
     "kv_cache_free_gpu_mem_fraction", "kv_cache_onboard_blocks",         "gpu_device_ids",
     "gpu_weights_percent",            "multi_block_mode",                "enable_context_fmha_fp32_acc",
@@ -49,7 +51,7 @@ const char* const kIgnoredParameters[] = {
     "cancellation_check_period_ms",   "stats_check_period_ms",           "iter_stats_max_iterations",
     "request_stats_max_iterations",   "recv_poll_period_ms",             "enable_trt_overlap",
     "lora_cache_optimal_adapter_size", "lora_cache_max_adapter_size",    "lora_cache_gpu_memory_fraction",
-    "lora_cache_host_memory_bytes",
+    "lora_cache_host_memory_bytes",   "max_queue_delay_microseconds",
 };
 
 std::string lower_case(std::string text) {
@@ -112,10 +114,18 @@ std::optional<Number> non_negative(const Parameters& parameters, const std::stri
   return value;
 }
 
-int32_t queue_size(const nlohmann::json& config) {
-  const auto dynamic_batching = config.value("dynamic_batching", nlohmann::json::object());
+// Ours is a parameter; upstream's stands in the dynamic batcher's policy.
+int32_t queue_size(const nlohmann::json& document, const Parameters& parameters) {
+  if (const auto size = non_negative<int32_t>(parameters, "max_queue_size")) return *size;
+  const auto dynamic_batching = document.value("dynamic_batching", nlohmann::json::object());
   const auto policy = dynamic_batching.value("default_queue_policy", nlohmann::json::object());
   return policy.value("max_queue_size", 0);
+}
+
+void warn_of_unknown_parameters(const Parameters& parameters, const fs::path& file) {
+  for (const auto& name : parameters.never_read()) {
+    log_warning(file.string(), ": parameter ", name, " is not known to this backend and has no effect");
+  }
 }
 
 void check_instances(const nlohmann::json& config, const fs::path& file) {
@@ -147,10 +157,11 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.exclude_input_in_output = parameters.boolean("exclude_input_in_output").value_or(false);
   config.max_attention_window_sizes = attention_windows(parameters);
   config.engine.max_tokens_in_kv_cache = parameters.number<int64_t>("max_tokens_in_paged_kv_cache");
-  config.batch_manager.max_queue_size = queue_size(document);
+  config.batch_manager.max_queue_size = queue_size(document, parameters);
   config.batch_manager.enable_chunked_context = parameters.boolean("enable_chunked_context").value_or(true);
   config.batch_manager.max_responses_per_second =
       non_negative<int32_t>(parameters, "max_responses_per_second").value_or(kDefaultMaxResponsesPerSecond);
+  warn_of_unknown_parameters(parameters, file);
   return config;
 }
 

@@ -10,6 +10,7 @@ Parameters::Parameters(const nlohmann::json& config, std::filesystem::path file)
     : parameters_(config.value("parameters", nlohmann::json::object())), file_(std::move(file)) {}
 
 std::string Parameters::raw(const std::string& name) const {
+  read_.insert(name);
   const auto parameter = parameters_.find(name);
   return parameter == parameters_.end() ? "" : parameter->value("string_value", "");
 }
@@ -32,6 +33,14 @@ std::optional<bool> Parameters::boolean(const std::string& name) const {
 void Parameters::refuse(const std::string& name, const std::string& expected) const {
   throw_error(ErrorCode::kInvalidArgument, file_.string(), ": parameter ", name, " is \"", raw(name), "\"; it must be ",
               expected);
+}
+
+std::vector<std::string> Parameters::never_read() const {
+  std::vector<std::string> names;
+  for (const auto& [name, parameter] : parameters_.items()) {
+    if (!read_.contains(name)) names.push_back(name);
+  }
+  return names;
 }
 
 }  // namespace inflight::triton

@@ -5,7 +5,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "common/error.h"
 
@@ -43,8 +45,12 @@ class Parameters {
   // Throws kInvalidArgument: "FILE: parameter NAME is "VALUE"; it must be EXPECTED".
   [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
 
+  // The names that are in the file and that nobody has asked for.
+  std::vector<std::string> never_read() const;
+
  private:
   nlohmann::json parameters_;
+  mutable std::set<std::string> read_;
   std::filesystem::path file_;
 };
 

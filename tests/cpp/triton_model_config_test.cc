@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "check.h"
+#include "common/logging.h"
 #include "triton/model_config.h"
 
 using namespace inflight;
@@ -60,6 +61,22 @@ TEST(values_are_typed) {
   CHECK_EQ(config.batch_manager.max_responses_per_second, 0);
   CHECK_EQ(config.batch_manager.max_queue_size, 7);
   CHECK(config.decoupled);
+}
+
+TEST(the_queue_size_is_a_parameter_or_the_dynamic_batchers) {
+  CHECK_EQ(parse({{"max_queue_size", "3"}}).batch_manager.max_queue_size, 3);
+  CHECK_ERROR(parse({{"max_queue_size", "-3"}}), ErrorCode::kInvalidArgument, "max_queue_size is \"-3\"");
+}
+
+TEST(an_unknown_parameter_is_warned_of_by_file_and_name) {
+  std::vector<std::string> warnings;
+  set_log_sink([&](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kWarning) warnings.push_back(message);
+  });
+  parse({{"max_respones_per_second", "5"}, {"max_queue_delay_microseconds", "5"}, {"max_beam_width", "1"}});
+  set_log_sink([](LogLevel, const std::string&) {});
+  CHECK_EQ(warnings.size(), 1u);
+  CHECK(warnings[0].find("config.pbtxt: parameter max_respones_per_second is not known") != std::string::npos);
 }
 
 TEST(a_value_of_the_wrong_type_is_refused_by_file_and_name) {

@@ -38,7 +38,7 @@ def test_overrides_win(engine, tmp_path):
     out = tmp_path / "repository"
     settings = ["--set", "max_queue_size=7", "--set", "decoupled_mode=false"]
     assert main(["repo", str(engine), "--out", str(out), *settings]) == 0
-    assert "max_queue_size: 7" in configs(out)["tensorrt_llm"]
+    assert 'key: "max_queue_size"  value { string_value: "7" }' in configs(out)["tensorrt_llm"]
     assert "decoupled: false" in configs(out)["tensorrt_llm"]
 
 
@@ -56,7 +56,7 @@ def test_overrides_that_cannot_be_are_refused(engine, tmp_path, overrides, messa
 def test_an_earlier_repository_is_replaced(engine, tmp_path):
     out = generate_repository(engine, tmp_path / "repository", max_queue_size=1)
     generate_repository(engine, out, max_queue_size=2)
-    assert "max_queue_size: 2" in configs(out)["tensorrt_llm"]
+    assert 'key: "max_queue_size"  value { string_value: "2" }' in configs(out)["tensorrt_llm"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "repository"]
 
 
@@ -72,7 +72,7 @@ def test_an_earlier_repository_comes_back_when_it_cannot_be_replaced(engine, tmp
     monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
     with pytest.raises(InflightError, match=f"cannot write {out}: Invalid cross-device link"):
         generate_repository(engine, out, max_queue_size=2)
-    assert "max_queue_size: 1" in configs(out)["tensorrt_llm"]
+    assert 'key: "max_queue_size"  value { string_value: "1" }' in configs(out)["tensorrt_llm"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "repository"]
 
 
