@@ -57,7 +57,7 @@ void Delivery::run() {
     posted_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
     pace(lock);  // before taking the response: what is posted meanwhile joins it
-    const std::shared_ptr<ResponseChannel> channel = std::move(queue_.front());
+    std::shared_ptr<ResponseChannel> channel = std::move(queue_.front());
     queue_.pop_front();
     Response response = std::exchange(channel->pending_, Response{});
     channel->queued_ = false;
@@ -66,6 +66,7 @@ void Delivery::run() {
     response.preceding_tokens = channel->preceding_;
     channel->callback_(channel->id_, response);
     keep_last(channel->preceding_, response.tokens);
+    channel.reset();  // the last reference frees the callback, which may wait for locks of its owner's
     lock.lock();
   }
 }

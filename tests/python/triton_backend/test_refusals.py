@@ -116,9 +116,9 @@ def test_bad_input_says_what_was_expected(http, changes, expected):
 
 
 def test_a_shape_whose_size_wraps_around_is_refused(grpc):
-    """4 · 2 · 2**61 elements are none in 64 bits, and none arrive."""
+    """8 · 2**61 elements are none in 64 bits, and none arrive."""
     inputs = tensors(grpcclient, request())
-    words = grpcclient.InferInput("stop_words_list", [4, 2, 2**61], "INT32")
+    words = grpcclient.InferInput("stop_words_list", [1, 8, 2**61], "INT32")
     words._raw_content = b""
     with pytest.raises(InferenceServerException, match="stop_words_list is INT32 .* not a possible size"):
         grpc.infer("coupled", [*inputs, words])
