@@ -116,12 +116,16 @@ def test_bad_input_says_what_was_expected(http, changes, expected):
 
 
 def test_a_shape_whose_size_wraps_around_is_refused(grpc):
-    """8 · 2**61 elements are none in 64 bits, and none arrive."""
-    inputs = tensors(grpcclient, request())
-    words = grpcclient.InferInput("stop_words_list", [1, 8, 2**61], "INT32")
+    """4 · 2 · 2**61 elements are none in 64 bits, and none arrive."""
+    batch = {name: np.concatenate([array] * 4) for name, array in request().items()}
+    words = grpcclient.InferInput("stop_words_list", [4, 2, 2**61], "INT32")
     words._raw_content = b""
-    with pytest.raises(InferenceServerException, match="stop_words_list is INT32 .* not a possible size"):
-        grpc.infer("coupled", [*inputs, words])
+    answers = queue.SimpleQueue()
+    grpc.start_stream(lambda result, error: answers.put(error))
+    grpc.async_stream_infer("tensorrt_llm", [*tensors(grpcclient, batch), words])
+    error = answers.get(timeout=60)
+    grpc.stop_stream()
+    assert "stop_words_list is INT32 [4,2,2305843009213693952], which is not a possible size" in str(error)
 
 
 def test_batch_needs_a_decoupled_model(http):

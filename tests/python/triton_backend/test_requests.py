@@ -1,6 +1,7 @@
 """What the model tensorrt_llm answers, over HTTP and gRPC, decoupled and not."""
 
 import queue
+import time
 
 import numpy as np
 import pytest
@@ -181,4 +182,7 @@ def test_statistics_count_requests(http):
     http.infer("coupled", tensors(httpclient, never_ends()))
     with pytest.raises(InferenceServerException):
         http.infer("coupled", tensors(httpclient, never_ends(beam_width=4)))
+    deadline = time.monotonic() + 30  # a refusal is counted just after it is sent
+    while counts() != (success + 1, fail + 1) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert counts() == (success + 1, fail + 1)
