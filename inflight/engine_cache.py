@@ -54,9 +54,8 @@ def _kind(path: Path) -> str:
 def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> None:
     from inflight.checkpoint.convert import convert_checkpoint
     from inflight.engine.build import build_engine
-    from inflight.engine.config import BuildOptions
 
-    known = [option.name for option in fields(BuildOptions)]
+    known = [option.name for option in fields(engine_config.BuildOptions)]
     for name in options:
         if name not in known:
             raise InflightError(f"'{name}' is no build option; there are {', '.join(known)}")
@@ -67,7 +66,7 @@ def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> 
             checkpoint = Path(scratch) / "checkpoint"
             convert_checkpoint(path, checkpoint, progress=progress)
         engine = Path(scratch) / "engine"
-        build_engine(checkpoint, engine, BuildOptions(**options), progress=progress)
+        build_engine(checkpoint, engine, engine_config.BuildOptions(**options), progress=progress)
         if kind == "model":
             shutil.rmtree(checkpoint)
         engine.rename(directory)

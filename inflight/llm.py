@@ -1,5 +1,7 @@
 """Offline inference and async streams over the batch manager that the Triton backend runs.
 
+For example:
+
     with LLM("model.gguf") as llm:
         for output in llm.generate(["Hello", "你好"], SamplingParams(temperature=0, max_tokens=32)):
             print(output.outputs[0].text)
@@ -159,7 +161,7 @@ class LLM:
         requests: dict[int, _Request] = {}
         pieces: dict[int, list[CompletionOutput]] = {}
         try:
-            for index, (prompt, params) in enumerate(zip(prompts, each_sampling)):
+            for index, (prompt, params) in enumerate(zip(prompts, each_sampling, strict=True)):
                 streaming = bool(params.stop_strings)  # a stop string ends the request as soon as it is there
                 try:
                     request = self._submit(

@@ -32,9 +32,9 @@ def write_json(path: Path, options: argparse.Namespace, results: dict) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence]) -> None:
     """Right-aligned columns; floats with one decimal."""
     cells = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def machine() -> dict:

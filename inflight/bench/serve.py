@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=["http", "grpc"], default="http")
     parser.add_argument("--stream", action="store_true", help="one response for each piece of text")
     parser.add_argument("--clients", type=int, default=32, help="default %(default)s")
-    parser.add_argument("--duration", type=float, default=60.0, help="seconds in which requests start (default %(default)s)")
+    parser.add_argument(
+        "--duration", type=float, default=60.0, help="seconds of starting requests (default %(default)s)"
+    )
     parser.add_argument("--prompt-words", type=int, default=32, help="random words of a prompt (default %(default)s)")
     parser.add_argument("--output", type=int, default=64, help="generated tokens of a request (default %(default)s)")
     parser.add_argument("--deadline", type=float, default=30.0, help="seconds without a response (default %(default)s)")
@@ -106,7 +108,8 @@ async def _run_request(client, prompt: str, output: int, record: Record) -> None
     is_first = True
     async for _ in client.generate(prompt, output):
         now = time.perf_counter()
-        (record.first_response_seconds if is_first else record.between_responses_seconds).append(now - record.last_activity)
+        seconds = record.first_response_seconds if is_first else record.between_responses_seconds
+        seconds.append(now - record.last_activity)
         is_first = False
         record.responses += 1
         record.last_activity = now
@@ -120,7 +123,7 @@ async def _watch(records: list[Record], tasks: list[asyncio.Task], deadline: flo
     while True:
         await asyncio.sleep(min(0.5, deadline / 2))
         now = time.perf_counter()
-        for record, task in zip(records, tasks):
+        for record, task in zip(records, tasks, strict=True):
             if not task.done() and now - record.last_activity > deadline:
                 record.hung = True
                 task.cancel()

@@ -162,7 +162,7 @@ def _write_matrix(writer: SafetensorsWriter, matrix: OutputMatrix, bar: tqdm) ->
             except InflightError as error:
                 raise InflightError(f"{part.name}.weight, rows {start} to {stop}: {error}") from error
             weight.write(rows.data)
-            for region, values in zip(grouped, (rows.scale, rows.minimum)):
+            for region, values in zip(grouped, (rows.scale, rows.minimum), strict=False):
                 region.write(values.astype(np.float32, copy=False))
             bar.update((stop - start) * matrix.columns)
 

@@ -101,7 +101,8 @@ class SafetensorsReader:
         try:
             dtype, shape = entry["dtype"], tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            well_formed = isinstance(dtype, str) and all(isinstance(value, int) and value >= 0 for value in (*shape, begin, end))
+            sizes = (*shape, begin, end)
+            well_formed = isinstance(dtype, str) and all(isinstance(size, int) and size >= 0 for size in sizes)
         except (TypeError, KeyError, ValueError):
             well_formed = False
         if not well_formed:

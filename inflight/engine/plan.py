@@ -133,11 +133,11 @@ def format_bytes(size: float) -> str:
     """123456789 → "117.7 MiB"."""
     if size < 1024:
         return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
+    for unit in ("KiB", "MiB"):
         size /= 1024
         if size < 1024:
-            break
-    return f"{size:.1f} {unit}"
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} GiB"
 
 
 def _wanted_seq_len(model: ModelConfig, options: BuildOptions) -> int:

@@ -37,7 +37,7 @@ def assert_greedy(model: PreTrainedModel, prompt: list[int], generated: list[int
 
 @cache  # batches, chunks and block sizes lead to the same tokens
 def _choices(model: PreTrainedModel, prompt: tuple[int, ...], generated: tuple[int, ...]):
-    """The reference's token at each generated position, and by how much its logit is larger than the generated one's."""
+    """The reference's token at each generated position, and how much larger its logit is than the generated one's."""
     steps = len(prompt) if _has_dynamic_rope(model) else None
     rows = logits(model, [*prompt, *generated], steps)[len(prompt) - 1 : -1]
     return rows.argmax(axis=1), rows.max(axis=1) - rows[np.arange(len(generated)), generated]

@@ -1,6 +1,7 @@
 """SentencePiece BPE the slow and plain way, over a vocabulary trained on a few texts."""
 
 from functools import cache
+from itertools import pairwise
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -39,7 +40,7 @@ def llama_cpp_sentencepiece(text: str, adds_space: bool) -> list[int]:
     while True:
         candidates = [
             (-scores[vocabulary[left + right]], i)
-            for i, (left, right) in enumerate(zip(symbols, symbols[1:]))
+            for i, (left, right) in enumerate(pairwise(symbols))
             if left + right in vocabulary
         ]
         if not candidates:

@@ -52,18 +52,14 @@ CONFIGS = {
     "llama": _config(LlamaConfig),
     "llama-tied": _config(LlamaConfig, tie_word_embeddings=True),
     "llama-multi-head": _config(LlamaConfig, num_key_value_heads=4),
-    "llama-multi-query": _config(
-        LlamaConfig, num_key_value_heads=1, num_hidden_layers=4, max_position_embeddings=2048
-    ),
+    "llama-multi-query": _config(LlamaConfig, num_key_value_heads=1, num_hidden_layers=4, max_position_embeddings=2048),
     "llama-biases": _config(LlamaConfig, attention_bias=True, mlp_bias=True),
     "llama-head-size": _config(LlamaConfig, head_dim=32),
     "llama-odd-sizes": _config(
         LlamaConfig, hidden_size=72, intermediate_size=100, num_attention_heads=6, num_key_value_heads=3, vocab_size=431
     ),
     "llama-rope-theta": _config(LlamaConfig, rope_parameters=dict(rope_type="default", rope_theta=100.0)),
-    "llama-rope-linear": _config(
-        LlamaConfig, rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0)
-    ),
+    "llama-rope-linear": _config(LlamaConfig, rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
     "llama-rope-dynamic": _config(
         LlamaConfig,
         max_position_embeddings=48,

@@ -1,4 +1,5 @@
 import pytest
+
 from inflight import _native
 from inflight.llm import LLM
 

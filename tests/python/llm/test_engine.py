@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from inflight import _native
 from inflight.errors import InflightError
 
@@ -23,10 +24,12 @@ def test_there_is_a_row_for_every_token(engine, sequences):
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in logits)
 
 
-@pytest.mark.parametrize("options", [{"chunk_size": 1}, {"chunk_size": 3, "tokens_per_step": 10}, {"tokens_per_step": 17}])
+@pytest.mark.parametrize(
+    "options", [{"chunk_size": 1}, {"chunk_size": 3, "tokens_per_step": 10}, {"tokens_per_step": 17}]
+)
 def test_chunks_and_neighbors_do_not_change_the_logits(engine, sequences, options):
     alone = [engine.logits([sequence])[0] for sequence in sequences]
-    for array, expected in zip(engine.logits(sequences, **options), alone):
+    for array, expected in zip(engine.logits(sequences, **options), alone, strict=True):
         np.testing.assert_allclose(array, expected, atol=1e-4)
 
 

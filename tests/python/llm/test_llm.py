@@ -32,7 +32,7 @@ def wait_until_idle(llm):
 def test_outputs_come_in_the_order_of_the_prompts(llm):
     outputs = llm.generate(PROMPTS, GREEDY)
     assert [output.prompt for output in outputs] == PROMPTS
-    for prompt, output in zip(PROMPTS, outputs):
+    for prompt, output in zip(PROMPTS, outputs, strict=True):
         (alone,) = llm.generate(prompt, GREEDY)
         assert alone.outputs[0].token_ids == output.outputs[0].token_ids
         assert output.finished and output.outputs[0].finish_reason == "length"
@@ -99,7 +99,8 @@ def test_a_stop_string_ends_the_text_and_the_request(llm):
 
 def test_no_stop_string_counts_before_min_tokens(llm):
     (whole,) = llm.generate("The river", GREEDY)
-    sampling = SamplingParams(temperature=0, max_tokens=40, min_tokens=40, ignore_eos=True, stop=whole.outputs[0].text[:2])
+    stop = whole.outputs[0].text[:2]
+    sampling = SamplingParams(temperature=0, max_tokens=40, min_tokens=40, ignore_eos=True, stop=stop)
     (output,) = llm.generate("The river", sampling)
     assert output.outputs[0].text == whole.outputs[0].text
 

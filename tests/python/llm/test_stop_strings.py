@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+
 from inflight.stop_strings import StopStringFilter
 
 short_text = st.text(alphabet="ab c", max_size=20)

@@ -87,9 +87,7 @@ def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, t
     (a,) = tokenizer.encode("a")
     (b,) = tokenizer.encode("b")
     bias = preprocess(
-        request(
-            EMBEDDING_BIAS_WORDS=strings(["a", "ab"]), EMBEDDING_BIAS_WEIGHTS=np.array([[1.0, 0.5]], np.float32)
-        )
+        request(EMBEDDING_BIAS_WORDS=strings(["a", "ab"]), EMBEDDING_BIAS_WEIGHTS=np.array([[1.0, 0.5]], np.float32))
     )["EMBEDDING_BIAS"]
     assert bias.shape == (1, VOCAB_SIZE) and bias.dtype == np.float32
     assert (bias[0, a], bias[0, b], bias.sum()) == (1.5, 0.5, 2.0)

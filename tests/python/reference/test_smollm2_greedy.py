@@ -37,5 +37,5 @@ def prompts(smollm2_engine):
 )
 def test_greedy_tokens_equal_those_of_transformers(together, options, prompts, smollm2_engine, smollm2_reference):
     engine = smollm2_engine("float32", **options)
-    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=32, together=together)):
+    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=32, together=together), strict=True):
         hf_reference.assert_greedy(smollm2_reference, prompt, tokens)

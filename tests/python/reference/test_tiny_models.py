@@ -22,7 +22,7 @@ def test_logits_equal_those_of_transformers(name, chunk_size, tiny_engine, tiny_
 
     prompts = prompts_of(LENGTHS)
     engine = Engine(tiny_engine(name, max_batch_size=4, max_num_tokens=128, max_seq_len=160, tokens_per_block=16))
-    for prompt, rows in zip(prompts, engine.logits(prompts, chunk_size=chunk_size)):
+    for prompt, rows in zip(prompts, engine.logits(prompts, chunk_size=chunk_size), strict=True):
         np.testing.assert_allclose(rows, hf_reference.logits(tiny_reference(name), prompt), rtol=0, atol=2e-4)
 
 
@@ -31,7 +31,7 @@ def test_logits_equal_those_of_transformers(name, chunk_size, tiny_engine, tiny_
 def test_greedy_tokens_equal_those_of_transformers(name, together, tiny_engine, tiny_reference):
     prompts = prompts_of(LENGTHS, seed=1)
     engine = tiny_engine(name, max_batch_size=4, max_num_tokens=128, max_seq_len=160, tokens_per_block=16)
-    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=32, together=together)):
+    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=32, together=together), strict=True):
         assert len(tokens) == 32
         hf_reference.assert_greedy(tiny_reference(name), prompt, tokens)
 
@@ -46,7 +46,7 @@ def test_context_chunks_and_block_sizes_change_no_token(
     engine = tiny_engine(
         name, max_batch_size=5, max_num_tokens=max_num_tokens, max_seq_len=160, tokens_per_block=tokens_per_block
     )
-    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=24)):
+    for prompt, tokens in zip(prompts, greedy_tokens(engine, prompts, max_tokens=24), strict=True):
         hf_reference.assert_greedy(tiny_reference(name), prompt, tokens)
 
 

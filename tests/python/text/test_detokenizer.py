@@ -1,6 +1,7 @@
 """A stream's pieces join to the whole text, wherever the tokens are split."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def split_tokenizers(tokenizer_dirs):
 def splits(draw, tokens):
     """The tokens in groups of any size, empty ones included."""
     cuts = sorted(draw(st.lists(st.integers(0, len(tokens)), max_size=len(tokens) + 2)))
-    return [tokens[start:end] for start, end in zip([0, *cuts], [*cuts, len(tokens)])]
+    return [tokens[start:end] for start, end in pairwise([0, *cuts, len(tokens)])]
 
 
 @pytest.mark.parametrize("text", TEXTS)
