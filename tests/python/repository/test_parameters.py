@@ -1,0 +1,33 @@
+"""What the Python models read of their configuration, and what they refuse to start with."""
+
+import pytest
+
+from inflight.errors import InflightError
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
+
+
+def config(value):
+    return {"name": "preprocessing", "max_batch_size": 8, "parameters": {"key": {"string_value": value}}}
+
+
+@pytest.mark.parametrize("value", ["", "${key}", "${key | default('x')}"])
+def test_an_unfilled_parameter_stands_for_its_default(value):
+    assert text_parameter(config(value), "key", default="x") == "x"
+    with pytest.raises(InflightError, match="model preprocessing: parameter key is required"):
+        text_parameter(config(value), "key")
+
+
+@pytest.mark.parametrize("value, expected", [("True", True), ("1", True), ("no", False), ("", True)])
+def test_flags_come_in_several_spellings(value, expected):
+    assert flag_parameter(config(value), "key", default=True) is expected
+
+
+def test_other_flags_are_refused():
+    with pytest.raises(InflightError, match="parameter key is 'maybe'; it takes true, 1"):
+        flag_parameter(config("maybe"), "key", default=True)
+
+
+def test_models_without_batches_are_refused():
+    require_batches(config(""))
+    with pytest.raises(InflightError, match=r"model preprocessing: max_batch_size \(.*\) is 0; fill in at least 1"):
+        require_batches(config("") | {"max_batch_size": 0})
