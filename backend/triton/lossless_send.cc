@@ -18,7 +18,6 @@
 #include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 namespace {
@@ -65,8 +64,9 @@ class Overflow {
 
  private:
   void start_thread() {
-    if (std::exchange(has_thread_, true)) return;
+    if (has_thread_) return;
     std::thread([this] { run(); }).detach();
+    has_thread_ = true;
   }
 
   void run() {
@@ -87,6 +87,10 @@ class Overflow {
   }
 
   void flush(int socket) {
+    if (!is_unix_socket(socket)) {  // closed meanwhile, and its number given to a client's connection
+      queues_.erase(socket);
+      return;
+    }
     std::string& queue = queues_.at(socket);
     const ssize_t sent = send_now(socket, queue.data(), queue.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent > 0) queue.erase(0, sent);

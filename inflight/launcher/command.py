@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.start()
+        if stopping:  # the signal came before there was a process to pass it on to
+            server.send_signal(signal.SIGTERM)
         try:
             server.wait_until_ready(options.timeout)
         except InflightError:

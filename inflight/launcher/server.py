@@ -1,6 +1,7 @@
 """Runs one tritonserver over a model repository."""
 
 import ctypes
+import contextlib
 import http.client
 import os
 import shutil
@@ -94,7 +95,7 @@ class TritonServer:
             preload.symlink_to(self._preload)
             environment = server_environment(self._installation, preload)
             started = threading.Event()
-            failures: list[OSError] = []
+            failures: list[Exception] = []
             # The thread lives as long as the process: the kernel's death signal follows the thread that forked.
             threading.Thread(target=self._run, args=(environment, started, failures), daemon=True).start()
             started.wait()
@@ -134,14 +135,15 @@ class TritonServer:
         if not self._exited.is_set():
             self.send_signal(signal.SIGTERM)
             if not self._exited.wait(self._exit_timeout + 5):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                self._kill_group()
                 self._exited.wait()
+        self._kill_group()  # the stubs of Python models that a server in trouble left behind
         self._clean_up()
         if self._was_ready and not self._keeps_log and self._process.returncode == 0:
             self.log_file.unlink(missing_ok=True)
         return self._process.returncode
 
-    def _run(self, environment: dict[str, str], started: threading.Event, failures: list[OSError]) -> None:
+    def _run(self, environment: dict[str, str], started: threading.Event, failures: list[Exception]) -> None:
         try:
             with open(self.log_file, "wb") as log:
                 self._process = subprocess.Popen(
@@ -153,7 +155,7 @@ class TritonServer:
                     start_new_session=True,
                     preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
                 )
-        except OSError as error:
+        except Exception as error:  # whatever it is, start() reports it
             failures.append(error)
             return
         finally:
@@ -189,6 +191,10 @@ class TritonServer:
     def _reason(self) -> str:
         log = self.log_file.read_text(errors="replace")
         return explain_failure(log) or f"exit status {self._process.returncode}"
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _clean_up(self) -> None:
         if self._directory is not None:
