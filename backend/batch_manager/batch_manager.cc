@@ -158,6 +158,7 @@ struct BatchManager::Implementation {
       response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
     }
     response.cum_log_prob = sequence.cum_log_prob;
+    response.kv_cache_blocks = sequence.num_blocks;
     sequence.num_sent = sequence.num_generated();
     return response;
   }

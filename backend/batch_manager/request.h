@@ -39,6 +39,7 @@ struct Response {
   // Up to kPrecedingTokens generated tokens before `tokens`: what a stateless detokenizer needs to go
   // on in the middle of a word or a character. Empty in the first response.
   std::vector<int32_t> preceding_tokens;
+  int32_t kv_cache_blocks = 0;  // that the sequence has been given up to here
   bool is_final = false;
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<Error> error;  // set only in a final response

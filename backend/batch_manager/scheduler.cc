@@ -59,6 +59,7 @@ bool Scheduler::add_chunk(Sequence& sequence, int32_t& budget) {
   if (budget == 0 || (wanted > budget && !enable_chunked_context_)) return false;
   const int32_t num_tokens = std::min(wanted, budget);
   kv_cache_.extend(sequence.block_ids, sequence.num_cached + num_tokens);
+  sequence.num_blocks = static_cast<int32_t>(sequence.block_ids.size());
   chunks_.push_back({&sequence, num_tokens});
   budget -= num_tokens;
   return true;

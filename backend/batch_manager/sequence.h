@@ -41,6 +41,7 @@ struct Sequence {
   int32_t num_cached = 0;
   int32_t reserved_blocks = 0;
   std::vector<int32_t> block_ids;
+  int32_t num_blocks = 0;  // of block_ids, also after they were given back
 
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<Error> error;

@@ -98,8 +98,9 @@ const InputTensor& InputTensors::required(const std::string& name) const {
 }
 
 void InputTensors::refuse_scalar(const InputTensor& tensor, size_t batch_size) {
-  throw_error(ErrorCode::kInvalidArgument, tensor.name, " is ", tensor.description(), "; it must hold ",
-              batch_size == 1 ? std::string("one value") : concat("one value for each of the ", batch_size, " sequences"));
+  throw_error(
+      ErrorCode::kInvalidArgument, tensor.name, " is ", tensor.description(), "; it must hold ",
+      batch_size == 1 ? std::string("one value") : concat("one value for each of the ", batch_size, " sequences"));
 }
 
 }  // namespace inflight::triton

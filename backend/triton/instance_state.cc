@@ -83,9 +83,8 @@ void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactor
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];
       sequence.is_cancelled = [pending] { return pending->is_cancelled(); };
-      batch_manager_.submit(std::move(sequence), [pending, i](RequestId, const Response& response) {
-        pending->deliver(i, response);
-      });
+      batch_manager_.submit(std::move(sequence),
+                            [pending, i](RequestId, const Response& response) { pending->deliver(i, response); });
     }
   } catch (const std::exception& error) {
     pending->fail(error);  // the batch's sequences that were submitted before see it as cancelled

@@ -45,13 +45,26 @@ const FixedParameter kFixedParameters[] = {
 // Parameters that change no result: they size GPU memory, choose GPU kernels, set reporting periods, or say how long
 // Triton gathers requests (never: a request that arrives joins the next step).
 const char* const kIgnoredParameters[] = {
-    "kv_cache_free_gpu_mem_fraction", "kv_cache_onboard_blocks",         "gpu_device_ids",
-    "gpu_weights_percent",            "multi_block_mode",                "enable_context_fmha_fp32_acc",
-    "cuda_graph_mode",                "cuda_graph_cache_size",           "normalize_log_probs",
-    "cancellation_check_period_ms",   "stats_check_period_ms",           "iter_stats_max_iterations",
-    "request_stats_max_iterations",   "recv_poll_period_ms",             "enable_trt_overlap",
-    "lora_cache_optimal_adapter_size", "lora_cache_max_adapter_size",    "lora_cache_gpu_memory_fraction",
-    "lora_cache_host_memory_bytes",   "max_queue_delay_microseconds",
+    "kv_cache_free_gpu_mem_fraction",
+    "kv_cache_onboard_blocks",
+    "gpu_device_ids",
+    "gpu_weights_percent",
+    "multi_block_mode",
+    "enable_context_fmha_fp32_acc",
+    "cuda_graph_mode",
+    "cuda_graph_cache_size",
+    "normalize_log_probs",
+    "cancellation_check_period_ms",
+    "stats_check_period_ms",
+    "iter_stats_max_iterations",
+    "request_stats_max_iterations",
+    "recv_poll_period_ms",
+    "enable_trt_overlap",
+    "lora_cache_optimal_adapter_size",
+    "lora_cache_max_adapter_size",
+    "lora_cache_gpu_memory_fraction",
+    "lora_cache_host_memory_bytes",
+    "max_queue_delay_microseconds",
 };
 
 std::string lower_case(std::string text) {
@@ -134,8 +147,9 @@ void check_instances(const nlohmann::json& config, const fs::path& file) {
     instances += group.value("count", 1) * std::max<int>(1, group.value("gpus", nlohmann::json::array()).size());
   }
   if (instances > 1) {
-    throw_error(ErrorCode::kUnsupported, file.string(), ": instance_group asks for ", instances,
-                " instances; one instance with in-flight batching serves all requests: set count: 1 and kind: KIND_CPU");
+    throw_error(
+        ErrorCode::kUnsupported, file.string(), ": instance_group asks for ", instances,
+        " instances; one instance with in-flight batching serves all requests: set count: 1 and kind: KIND_CPU");
   }
 }
 
@@ -168,8 +182,8 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
 void check_against_engine(const ModelConfig& config, const EngineInfo& engine) {
   const std::string engine_file = (config.engine_dir / "config.json").string();
   if (config.max_batch_size > engine.max_batch_size) {
-    throw_error(ErrorCode::kInvalidArgument, config.file.string(), ": max_batch_size is ", config.max_batch_size, ", but ",
-                engine_file, " was built for ", engine.max_batch_size,
+    throw_error(ErrorCode::kInvalidArgument, config.file.string(), ": max_batch_size is ", config.max_batch_size,
+                ", but ", engine_file, " was built for ", engine.max_batch_size,
                 ": lower triton_max_batch_size or rebuild with a larger --max-batch-size");
   }
   for (const int32_t window : config.max_attention_window_sizes) {

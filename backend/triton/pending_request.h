@@ -48,8 +48,8 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   bool is_cancelled() const noexcept;
   void stop() noexcept { stopped_ = true; }
 
-  // Sends what one sequence generated; a cancelled one's final response goes through LateEnds. The last sequence's final
-  // response ends the request, and so does an error.
+  // Sends what one sequence generated; a cancelled one's final response goes through LateEnds. The last sequence's
+  // final response ends the request, and so does an error.
   void deliver(size_t sequence, const Response& response) noexcept;
   void fail(const std::exception& error) noexcept;
 

@@ -65,8 +65,10 @@ std::vector<std::vector<int32_t>> read_words(const InputTensors& inputs, const c
     words.emplace_back(tokens.begin() + begin, tokens.begin() + *end);
     begin = *end;
   }
-  if (const auto stray = std::find_if(padding, ends.end(), [](int32_t end) { return end != -1; }); stray != ends.end()) {
-    invalid(name, " has the offset ", *stray, " at position ", stray - ends.begin(), ", after a -1; only -1 may follow -1");
+  if (const auto stray = std::find_if(padding, ends.end(), [](int32_t end) { return end != -1; });
+      stray != ends.end()) {
+    invalid(name, " has the offset ", *stray, " at position ", stray - ends.begin(),
+            ", after a -1; only -1 may follow -1");
   }
   return words;
 }
@@ -124,8 +126,9 @@ size_t read_batch_size(const InputTensor& input_ids, const ModelConfig& config) 
   const size_t batch_size = input_ids.shape[0];
   if (batch_size == 0) invalid("input_ids is ", input_ids.description(), "; it must hold at least one sequence");
   if (batch_size > 1 && !config.decoupled) {
-    invalid("input_ids is ", input_ids.description(), ": a batch of ", batch_size, " sequences has a response each, so ",
-            config.file.string(), " must set decoupled: true; or send one request for each sequence");
+    invalid("input_ids is ", input_ids.description(), ": a batch of ", batch_size,
+            " sequences has a response each, so ", config.file.string(),
+            " must set decoupled: true; or send one request for each sequence");
   }
   return batch_size;
 }
@@ -162,8 +165,8 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
   const size_t batch_size = read_batch_size(input_ids, config);
   const bool streaming = read_flag(inputs, "streaming").value_or(false);
   if (streaming && !config.decoupled) {
-    invalid("streaming is true, but ", config.file.string(), " does not set decoupled: true; set decoupled_mode or send ",
-            "streaming: false");
+    invalid("streaming is true, but ", config.file.string(),
+            " does not set decoupled: true; set decoupled_mode or send ", "streaming: false");
   }
   const BatchedValues prompts(input_ids, 1, batch_size, "[tokens]");
   inputs.required("request_output_len");

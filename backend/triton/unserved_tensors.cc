@@ -11,10 +11,14 @@ namespace {
 
 // What request_reader.cc reads.
 const std::unordered_set<std::string> kServed = {
-    "input_ids",          "input_lengths",    "request_output_len", "end_id",
-    "stop_words_list",    "bad_words_list",   "temperature",        "runtime_top_k",
-    "runtime_top_p",      "min_length",       "random_seed",        "repetition_penalty",
-    "presence_penalty",   "frequency_penalty", "return_log_probs",  "exclude_input_in_output",
+    "input_ids",          "input_lengths",
+    "request_output_len", "end_id",
+    "stop_words_list",    "bad_words_list",
+    "temperature",        "runtime_top_k",
+    "runtime_top_p",      "min_length",
+    "random_seed",        "repetition_penalty",
+    "presence_penalty",   "frequency_penalty",
+    "return_log_probs",   "exclude_input_in_output",
     "streaming",          "stop",
 };
 
@@ -27,7 +31,7 @@ const std::unordered_set<std::string> kNoEffect = {
     "runtime_top_p_reset_ids",    // runtime_top_p_decay
     "prompt_vocab_size",          // prompt_embedding_table
     "decoder_input_lengths",      // decoder_input_ids
-    "return_kv_cache_reuse_stats",  // nothing is reused: the counts are 0
+    "return_kv_cache_reuse_stats",  // the counts are always there, and nothing is reused
 };
 
 // The values at which a tensor asks for nothing, if any besides an empty tensor.

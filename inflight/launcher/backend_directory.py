@@ -58,6 +58,8 @@ def _prepare_python_backend(directory: Path, installation: TritonInstallation) -
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = installation.stubs / version / STUB
     if not stub.is_file():
-        raise InflightError(f"{installation.stubs} has no python backend for Python {version}: use Python 3.10, 3.11 or 3.12")
+        raise InflightError(
+            f"{installation.stubs} has no python backend for Python {version}: use Python 3.10, 3.11 or 3.12"
+        )
     (directory / STUB).unlink(missing_ok=True)
     (directory / STUB).symlink_to(stub)

@@ -27,7 +27,9 @@ def choose_ports(http: int, grpc: int, metrics: int) -> Ports:
                 listener.bind(("", port))
             except (OSError, OverflowError) as error:
                 reason = getattr(error, "strerror", None) or error
-                raise InflightError(f"{name} port {port} cannot be used ({reason}): choose another with --{name}_port") from error
+                raise InflightError(
+                    f"{name} port {port} cannot be used ({reason}): choose another with --{name}_port"
+                ) from error
             chosen[name] = listener.getsockname()[1]
     finally:
         for listener in sockets:

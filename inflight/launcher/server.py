@@ -1,7 +1,7 @@
 """Runs one tritonserver over a model repository."""
 
-import ctypes
 import contextlib
+import ctypes
 import http.client
 import os
 import shutil
@@ -49,13 +49,14 @@ class TritonServer:
         tritonserver: str | os.PathLike | None = None,
         log_file: str | os.PathLike | None = None,
         log_verbose: int = 0,
-        exit_timeout: int = 30,
+        exit_timeout: int = 10,
         arguments: Sequence[str] = (),
     ):
         self.model_repository = Path(model_repository)
         if not self.model_repository.is_dir():
             raise InflightError(f"model repository {self.model_repository} is not a directory")
         check_repository(self.model_repository)
+        self._repository = self.model_repository  # as Triton is told
         self._installation = find_tritonserver(tritonserver)
         self._library = find_backend_library()
         self._preload = find_lossless_send()
@@ -65,7 +66,9 @@ class TritonServer:
         self._log_verbose = log_verbose
         self._arguments = list(arguments)
         self._keeps_log = log_file is not None
-        self.log_file = Path(log_file) if log_file else Path(tempfile.gettempdir()) / f"tritonserver-{uuid.uuid4().hex}.log"
+        self.log_file = (
+            Path(log_file) if log_file else Path(tempfile.gettempdir()) / f"tritonserver-{uuid.uuid4().hex}.log"
+        )
         self._shm_prefix = f"inflight_{uuid.uuid4().hex}_"
         self._directory: Path | None = None
         self._process: subprocess.Popen | None = None
@@ -86,8 +89,12 @@ class TritonServer:
 
     def start(self) -> None:
         """Starts the process and returns; InflightError if it cannot be started."""
-        self._directory = Path(tempfile.mkdtemp(prefix="inflight-server-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="inflight-server-", dir=_temporary_directory()))
         try:
+            if " " in str(self._repository):  # Triton's python stubs split their arguments at spaces
+                link = self._directory / "repository"
+                link.symlink_to(self._repository.absolute())
+                self._repository = link
             backends = self._directory / "backends"
             backends.mkdir()
             prepare_backend_directory(backends, self._installation, self._library)
@@ -129,7 +136,7 @@ class TritonServer:
             self._process.send_signal(number)
 
     def stop(self) -> int | None:
-        """Ends the server, by force if it takes too long, and removes what it leaves behind. Returns its exit status."""
+        """Ends the server, by force if it takes too long, and removes what it leaves. Returns its exit status."""
         if self._process is None:
             return None
         if not self._exited.is_set():
@@ -166,7 +173,7 @@ class TritonServer:
     def _command(self) -> list[str]:
         return [
             str(self._installation.executable),
-            f"--model-repository={self.model_repository}",
+            f"--model-repository={self._repository}",
             f"--backend-directory={self._directory / 'backends'}",
             f"--http-port={self.http_port}",
             f"--grpc-port={self.grpc_port}",
@@ -189,7 +196,7 @@ class TritonServer:
             connection.close()
 
     def _reason(self) -> str:
-        log = self.log_file.read_text(errors="replace")
+        log = self.log_file.read_text(encoding="utf-8", errors="replace")
         return explain_failure(log) or f"exit status {self._process.returncode}"
 
     def _kill_group(self) -> None:
@@ -201,3 +208,9 @@ class TritonServer:
             shutil.rmtree(self._directory, ignore_errors=True)
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
+
+
+def _temporary_directory() -> str:
+    """Where the server's own files go. Triton's python stubs and LD_PRELOAD cannot take a path with a space."""
+    directory = tempfile.gettempdir()
+    return "/tmp" if " " in directory else directory

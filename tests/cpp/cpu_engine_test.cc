@@ -360,7 +360,7 @@ TEST(cache_memory_decides_the_number_of_blocks) {
   CHECK_EQ(engine->info().kv_bytes_per_block, bytes_per_block);
   CHECK_EQ(engine->info().num_blocks, (1 << 20) / bytes_per_block);
   CHECK_EQ(load_engine(directory, {.max_tokens_in_kv_cache = 100})->info().num_blocks, 6);
-  CHECK_ERROR(load_engine(directory, {.max_tokens_in_kv_cache = 15}), kInvalid, "max_tokens_in_kv_cache is 15");
+  CHECK_ERROR(load_engine(directory, {.max_tokens_in_kv_cache = 15}), kInvalid, "max_tokens_in_paged_kv_cache is 15");
   EngineConfig small = tiny_config();
   small.build.kv_cache_bytes = 1000;
   CHECK_ERROR(load_engine(write_engine(random_model(small, 5))), kInvalid, "kv_cache_bytes is 1000");

@@ -18,7 +18,7 @@ int32_t count_blocks(const std::filesystem::path& directory, const BuildConfig& 
   if (options.max_tokens_in_kv_cache) {
     blocks = *options.max_tokens_in_kv_cache / build.tokens_per_block;
     if (blocks < 1) {
-      throw_error(ErrorCode::kInvalidArgument, "max_tokens_in_kv_cache is ", *options.max_tokens_in_kv_cache,
+      throw_error(ErrorCode::kInvalidArgument, "max_tokens_in_paged_kv_cache is ", *options.max_tokens_in_kv_cache,
                   "; it must hold at least one block of ", build.tokens_per_block, " tokens");
     }
   }
@@ -32,7 +32,7 @@ int32_t count_blocks(const std::filesystem::path& directory, const BuildConfig& 
   if (blocks > available_bytes / bytes_per_block || blocks > INT32_MAX) {
     throw_error(ErrorCode::kUnavailable, directory.string(), ": a KV cache of ", blocks, " blocks of ", bytes_per_block,
                 " bytes does not fit into the ", available_bytes,
-                " bytes of memory that this machine or its control groups allow; set a smaller max_tokens_in_kv_cache, "
+                " bytes of memory that this machine or its control groups allow; set a smaller max_tokens_in_paged_kv_cache, "
                 "or rebuild with a smaller --kv-cache-memory");
   }
   return static_cast<int32_t>(blocks);

@@ -20,7 +20,11 @@ def installation(tmp_path) -> TritonInstallation:
     """An installation with stubs for this Python only."""
     backends = tmp_path / "triton" / "backends"
     stub = tmp_path / "triton" / "stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
-    for file in (backends / "python" / "libtriton_python.so", backends / "onnx" / "x.so", stub / "triton_python_backend_stub"):
+    for file in (
+        backends / "python" / "libtriton_python.so",
+        backends / "onnx" / "x.so",
+        stub / "triton_python_backend_stub",
+    ):
         file.parent.mkdir(parents=True)
         file.write_text(file.name)
     return TritonInstallation(tmp_path / "triton" / "tritonserver", backends, (tmp_path / "lib",), stub.parent)

@@ -1,5 +1,6 @@
 """A real tritonserver over small Python models: start, ready, failure, signals, and nothing left behind."""
 
+import http.client
 import os
 import signal
 import socket
@@ -109,6 +110,25 @@ def test_command_forwards_signals_and_passes_the_exit_status_on(working, number)
     process.send_signal(number)
     assert process.wait(timeout=40) == 0
     wait_until_gone(str(working))
+
+
+def test_repository_may_have_a_space_in_its_path(tmp_path):
+    repository = tmp_path / "my models"
+    write_model(repository, "works", WORKS)
+    with (
+        TritonServer(repository) as server,
+        urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/models/works/ready") as response,
+    ):
+        assert response.status == 200
+
+
+def test_open_connection_delays_the_stop_by_the_exit_timeout_only(working):
+    with TritonServer(working, exit_timeout=2) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.http_port)
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().read() == b""
+    wait_until_gone(str(working))
+    connection.close()
 
 
 def test_server_ends_when_its_launcher_is_killed(working):

@@ -95,10 +95,14 @@ BAD = {
     "length beyond the tokens": ({"input_lengths": ints(9)}, "input_lengths is 9; it must be 0 to 3"),
     "negative length": ({"input_lengths": ints(-1)}, "input_lengths is -1"),
     "no tokens": ({"input_ids": np.zeros((1, 0), np.int32), "input_lengths": ints(0)}, "input_ids is empty"),
-    "offset beyond the tokens": ({"stop_words_list": np.array([[[5, 6], [9, -1]]], np.int32)},
-                                 "stop_words_list has the offset 9 at position 0"),
-    "offsets that fall": ({"stop_words_list": np.array([[[5, 6], [2, 1]]], np.int32)},
-                          "stop_words_list has the offset 1 at position 1"),
+    "offset beyond the tokens": (
+        {"stop_words_list": np.array([[[5, 6], [9, -1]]], np.int32)},
+        "stop_words_list has the offset 9 at position 0",
+    ),
+    "offsets that fall": (
+        {"stop_words_list": np.array([[[5, 6], [2, 1]]], np.int32)},
+        "stop_words_list has the offset 1 at position 1",
+    ),
     "empty word": ({"bad_words_list": np.array([[[5, 6], [1, 1]]], np.int32)}, "bad_words_list has the offset 1"),
     "negative offset": ({"bad_words_list": np.array([[[5], [-7]]], np.int32)}, "bad_words_list has the offset -7"),
     "offset after padding": ({"bad_words_list": np.array([[[5, 6], [-1, 2]]], np.int32)}, "after a -1"),

@@ -99,7 +99,9 @@ def test_decoupled_model_answers_once_without_streaming(grpc, expected):
 
 def test_end_id_ends_the_sequence_and_is_not_part_of_it(http, expected):
     end = expected[5]
-    result = http.infer("coupled", tensors(httpclient, request(PROMPT, MAX_TOKENS, end_id=end, exclude_input_in_output=True)))
+    result = http.infer(
+        "coupled", tensors(httpclient, request(PROMPT, MAX_TOKENS, end_id=end, exclude_input_in_output=True))
+    )
     assert result.as_numpy("output_ids")[0, 0].tolist() == expected[: expected.index(end)]
 
 
@@ -123,7 +125,9 @@ def test_bad_word_never_comes(http, expected):
 
 def test_empty_word_lists_mean_none(http, expected):
     empty = np.array([[[0], [-1]]], np.int32)
-    arrays = never_ends(stop_words_list=empty, bad_words_list=np.zeros((1, 2, 0), np.int32), exclude_input_in_output=True)
+    arrays = never_ends(
+        stop_words_list=empty, bad_words_list=np.zeros((1, 2, 0), np.int32), exclude_input_in_output=True
+    )
     assert http.infer("coupled", tensors(httpclient, arrays)).as_numpy("output_ids").tolist() == [[expected]]
 
 
