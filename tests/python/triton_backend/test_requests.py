@@ -60,8 +60,10 @@ def test_grpc_answer_without_the_prompt(grpc, expected):
 
 def test_all_outputs_of_a_request_that_is_not_streamed(http):
     result = http.infer("coupled", tensors(httpclient, never_ends()))
-    for name in ("batch_index", "sequence_index", "kv_cache_alloc_new_blocks", "kv_cache_reused_blocks"):
+    for name in ("batch_index", "sequence_index", "kv_cache_reused_blocks"):
         assert result.as_numpy(name).tolist() == [[0]]
+    for name in ("kv_cache_alloc_new_blocks", "kv_cache_alloc_total_blocks"):
+        assert result.as_numpy(name).tolist() == [[1]]  # of 32 tokens, for 27
     assert result.as_numpy("preceding_ids").tolist() == [[-1] * 16]
     assert result.as_numpy("sequence_finished").tolist() == [[True]]
     assert result.as_numpy("cum_log_probs") is None
