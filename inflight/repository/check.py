@@ -9,10 +9,10 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.errors import InflightError
-from inflight.repository.engine_values import engine_max_batch_size, engine_vocab_size
+from inflight.repository.engine_values import engine_max_batch_size
 from inflight.repository.parameters import is_unfilled
 from inflight.repository.template import template_variables
-from inflight.text import Tokenizer
+from inflight.repository.tokenizer_check import foreign_tokenizers
 
 _GENERATION_BACKENDS = ("inflight", "tensorrtllm")
 # Parameters without which a model cannot start, and the template variable that fills each.
@@ -55,7 +55,7 @@ def check_repository(path: str | Path) -> None:
     _raise(problem for model in models.values() for problem in _bad_paths(model))
     _raise(problem for model in models.values() for problem in _bad_references(model, models))
     _raise(problem for model in models.values() if model.generates for problem in _batch_beyond_engine(model))
-    _raise(_tokenizers_beyond_vocabulary(models))
+    _raise(_foreign_tokenizers(models))
 
 
 def _raise(problems: Iterator[str]) -> None:
@@ -127,19 +127,22 @@ def _batch_beyond_engine(model: _Model) -> Iterator[str]:
         )
 
 
-def _tokenizers_beyond_vocabulary(models: Mapping[str, _Model]) -> Iterator[str]:
-    """An engine's vocabulary may be larger than its tokenizer's (padding), but not smaller."""
-    engines = {model.engine for model in models.values() if model.generates}
-    tokenizers = {model.parameter(_TOKENIZER_PATH[0]): model for model in models.values()}
-    for directory, model in tokenizers.items():
-        if not (Path(directory) / "tokenizer.json").is_file():
-            continue  # a model that needs it says so when it loads
-        size = Tokenizer(directory).vocab_size
-        for engine in engines:
-            vocab_size = engine_vocab_size(engine)
-            if size > vocab_size:
-                yield (
-                    f"{model.file}: the tokenizer {directory}/tokenizer.json has {size} tokens, but the engine "
-                    f"{engine}/config.json has a vocabulary of {vocab_size}: they belong to different models; set "
-                    "${tokenizer_dir} to the tokenizer of the engine's own model"
-                )
+def _foreign_tokenizers(models: Mapping[str, _Model]) -> Iterator[str]:
+    tokenizer_dirs = {
+        name: directory for name, model in models.items() if (directory := model.parameter(_TOKENIZER_PATH[0]))
+    }
+    for engine in sorted({model.engine for model in models.values() if model.generates}):
+        users = {
+            models[name].file: directory
+            for name, directory in tokenizer_dirs.items()
+            if engine in _engines_used_with(name, models)
+        }
+        yield from foreign_tokenizers(engine, users)
+
+
+def _engines_used_with(name: str, models: Mapping[str, _Model]) -> set[str]:
+    """The engines whose ids a model reads or writes: those in a call with it, or all where nothing calls it."""
+    calls = [{caller, *_called_models(model)} for caller, model in models.items()]
+    partners = set().union(*(call for call in calls if name in call))
+    engines = {models[partner].engine for partner in partners if models[partner].generates}
+    return engines or {model.engine for model in models.values() if model.generates}

@@ -6,6 +6,9 @@ import shutil
 
 import pytest
 from small_tokenizers import byte_level, save
+from stub_engine import write_engine
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from inflight.errors import InflightError
 from inflight.repository.check import check_repository
@@ -102,13 +105,97 @@ def test_a_missing_model_is_refused(repository):
     assert_refused(repository, "ensemble/config.pbtxt: calls the model postprocessing, which is not in the repository")
 
 
-def test_a_tokenizer_beyond_the_vocabulary_is_refused(repository, tmp_path):
+def use_tokenizer(repository, model, tokenizer_dir):
+    edit(repository / model / "config.pbtxt", '("tokenizer_dir"[^"]*")[^"]*"', rf'\1{tokenizer_dir}"')
+
+
+@pytest.fixture
+def other_tokenizer(tmp_path):
+    """One more token than the engine's."""
+    fast = byte_level()
+    fast.add_tokens(["<extra>"])
+    return save(fast, tmp_path / "other")
+
+
+@pytest.mark.parametrize("model", ["preprocessing", "postprocessing"])
+def test_a_tokenizer_of_another_vocabulary_is_refused(repository, engine, other_tokenizer, model):
+    use_tokenizer(repository, model, other_tokenizer)
+    size = byte_level().get_vocab_size()
+    assert_refused(
+        repository,
+        f"{model}/config.pbtxt: parameter tokenizer_dir",
+        f"gives {other_tokenizer}/tokenizer.json, another tokenizer than {engine}/tokenizer/tokenizer.json",
+        f"they have {size + 1} and {size} tokens, and the first that differs, '<extra>', is token {size} and none",
+    )
+
+
+def test_a_tokenizer_with_the_same_tokens_in_another_order_is_refused(repository, tmp_path):
+    vocabulary = byte_level().get_vocab()
+    vocabulary["!"], vocabulary['"'] = vocabulary['"'], vocabulary["!"]
+    use_tokenizer(repository, "postprocessing", save(Tokenizer(BPE(vocabulary, [])), tmp_path / "other"))
+    assert_refused(repository, "the first that differs, '!', is token 1 and token 0")
+
+
+def test_a_copy_of_the_tokenizer_passes_however_it_is_written(repository, engine, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(engine / "tokenizer", copy)
+    use_tokenizer(repository, "preprocessing", copy)
+    check_repository(repository)
+    file = copy / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
+    check_repository(repository)
+
+
+def test_tokens_that_pad_a_gguf_vocabulary_are_no_difference(repository, tmp_path):
+    fast = byte_level()
+    fast.add_tokens([f"[PAD{fast.get_vocab_size()}]"])
+    use_tokenizer(repository, "preprocessing", save(fast, tmp_path / "other"))
+    check_repository(repository)
+
+
+def test_a_broken_tokenizer_is_refused(repository, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
+    use_tokenizer(repository, "preprocessing", tmp_path / "broken")
+    assert_refused(repository, "tokenizer_dir", f"{tmp_path}/broken/tokenizer.json is not a tokenizer")
+
+
+def test_without_a_tokenizer_in_the_engine_the_models_must_agree(
+    make_upstream_repository, engine, other_tokenizer, tmp_path
+):
+    own = (engine / "tokenizer").rename(tmp_path / "huggingface")
+    repository = make_upstream_repository(tokenizer_dir=own)
+    check_repository(repository)
+    use_tokenizer(repository, "preprocessing", other_tokenizer)
+    assert_refused(
+        repository,
+        f"preprocessing/config.pbtxt: parameter tokenizer_dir (${{tokenizer_dir}}) gives {other_tokenizer}",
+        f"another tokenizer than {own}/tokenizer.json of {repository}/postprocessing/config.pbtxt",
+    )
+
+
+def test_without_a_tokenizer_in_the_engine_its_size_is_the_limit(make_upstream_repository, engine, tmp_path):
+    shutil.rmtree(engine / "tokenizer")
     fast = byte_level()
     fast.add_tokens([f"<extra {index}>" for index in range(300)])
     other = save(fast, tmp_path / "other")
-    edit(repository / "preprocessing" / "config.pbtxt", '("tokenizer_dir"[^"]*")[^"]*"', rf'\1{other}"')
+    repository = make_upstream_repository(tokenizer_dir=other)
     size = fast.get_vocab_size()
     assert_refused(repository, "preprocessing/config.pbtxt", f"{other}/tokenizer.json has {size}", "vocabulary of 512")
+
+
+def test_every_engine_of_a_repository_has_its_own_tokenizer(repository, other_tokenizer, tmp_path):
+    engine = write_engine(tmp_path / "second")
+    shutil.rmtree(engine / "tokenizer")
+    shutil.copytree(other_tokenizer, engine / "tokenizer")
+    second = generate_repository(engine, tmp_path / "second-repository")
+    for model in ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing"):
+        file = repository / f"{model}_2" / "config.pbtxt"
+        shutil.copytree(second / model, file.parent)
+        file.write_text(re.sub('"(preprocessing|tensorrt_llm|postprocessing)"', r'"\1_2"', file.read_text()))
+    check_repository(repository)
+    use_tokenizer(repository, "preprocessing_2", tmp_path / "engine" / "tokenizer")
+    assert_refused(repository, "preprocessing_2/config.pbtxt", f"of the engine {engine}")
 
 
 def test_a_file_that_is_no_protobuf_is_refused(repository):

@@ -1,0 +1,84 @@
+"""Whether the tokenizers of a repository's models are the engine's own: another one of a fitting size would load, and
+answer nonsense."""
+
+import filecmp
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import tokenizers
+
+from inflight.errors import InflightError
+from inflight.repository.engine_values import engine_vocab_size
+
+_FILE = "tokenizer.json"
+_GGUF_PADDING = re.compile(r"\[PAD(\d+)\]")  # fills the vocabulary up to the embedding's size, in GGUF files alone
+
+
+def foreign_tokenizers(engine: str, users: Mapping[Path, str]) -> Iterator[str]:
+    """What is wrong with the tokenizers that models use with `engine`.
+
+    users: config.pbtxt → tokenizer_dir. A directory without a tokenizer.json is left to the model that needs it. The
+    tokenizers must have the vocabulary of the engine's tokenizer/; where there is none, as with TensorRT-LLM, they
+    must fit its size and be the same. Raises InflightError for a file that is not a tokenizer.
+    """
+    files = {config: file for config, directory in users.items() if (file := Path(directory) / _FILE).is_file()}
+    reference, owner = Path(engine) / "tokenizer" / _FILE, f"the engine {engine}"
+    if not reference.is_file():
+        if problems := [problem for item in files.items() for problem in _beyond_engine(engine, *item)]:
+            yield from problems
+            return
+        owner, reference = next(iter(files.items()), (owner, reference))
+    for config, file in files.items():
+        if difference := _difference(file, reference):
+            yield (
+                f"{config}: parameter tokenizer_dir (${{tokenizer_dir}}) gives {file}, another tokenizer than "
+                f"{reference} of {owner}: {difference}; fill in the tokenizer of the engine's own model"
+            )
+
+
+def _beyond_engine(engine: str, config: Path, file: Path) -> Iterator[str]:
+    """An engine's vocabulary may be larger than its tokenizer's (padding), but not smaller."""
+    size = 1 + max(_token_ids(file).values(), default=-1)
+    vocab_size = engine_vocab_size(engine)
+    if size > vocab_size:
+        yield (
+            f"{config}: the tokenizer {file} has {size} tokens, but the engine {engine}/config.json has a vocabulary "
+            f"of {vocab_size}: they belong to different models; set ${{tokenizer_dir}} to the tokenizer of the "
+            "engine's own model"
+        )
+
+
+def _difference(file: Path, reference: Path) -> str | None:
+    """How the token ids of two tokenizers differ, None where they do not."""
+    if file.samefile(reference) or filecmp.cmp(file, reference, shallow=False):
+        return None
+    ours, theirs = _token_ids(file), _token_ids(reference)
+    if ours == theirs:
+        return None
+    _, token = min((token_id, token) for token, token_id in ours.items() ^ theirs.items())
+    return (
+        f"they have {len(ours)} and {len(theirs)} tokens, and the first that differs, {token!r}, is "
+        f"{_place(token, ours)} and {_place(token, theirs)}"
+    )
+
+
+def _place(token: str, token_ids: Mapping[str, int]) -> str:
+    return f"token {token_ids[token]}" if token in token_ids else "none"
+
+
+def _token_ids(file: Path) -> dict[str, int]:
+    """The vocabulary with the added tokens."""
+    try:
+        token_ids = tokenizers.Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the library raises bare Exception
+        raise InflightError(
+            f"parameter tokenizer_dir (${{tokenizer_dir}}): {file} is not a tokenizer that the tokenizers library "
+            f"reads: {error}"
+        ) from error
+    return {token: token_id for token, token_id in token_ids.items() if not _is_padding(token, token_id)}
+
+
+def _is_padding(token: str, token_id: int) -> bool:
+    padding = _GGUF_PADDING.fullmatch(token) if token.startswith("[PAD") else None
+    return padding is not None and int(padding[1]) == token_id
