@@ -50,10 +50,12 @@ def check_repository(path: str | Path) -> None:
     files = sorted(Path(path).glob("*/config.pbtxt"))
     if not files:
         raise InflightError(f"{path} is not a model repository: no directory in it has a config.pbtxt")
-    _raise(problem for file in files for problem in _unfilled(file))
-    models = {file.parent.name: _Model(file, _parse(file)) for file in files}
+    texts = {file: _read(file) for file in files}
+    _raise(problem for item in texts.items() for problem in _unfilled(*item))
+    models = {file.parent.name: _Model(file, _parse(file, text)) for file, text in texts.items()}
     _raise(problem for model in models.values() for problem in _bad_paths(model))
-    _raise(problem for model in models.values() for problem in _bad_references(model, models))
+    _raise(problem for model in models.values() for problem in _missing_models(model, models))
+    _raise(problem for group in _groups(models) for problem in _bad_batch_sizes(group))
     _raise(problem for model in models.values() if model.generates for problem in _batch_beyond_engine(model))
     _raise(_foreign_tokenizers(models))
 
@@ -63,17 +65,26 @@ def _raise(problems: Iterator[str]) -> None:
         raise InflightError("\n".join(problems))
 
 
-def _unfilled(file: Path) -> Iterator[str]:
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InflightError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise InflightError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _unfilled(file: Path, text: str) -> Iterator[str]:
     """Variables that Triton itself would have to read."""
-    for variable in template_variables(file.read_text(encoding="utf-8")):
+    for variable in template_variables(text):
         if variable.read_by_triton:
             value = "a value" if variable.default is None else f"a value (its default is {variable.default})"
             yield f"{file}: ${{{variable.name}}} is unfilled; give it {value} with tools/fill_template.py"
 
 
-def _parse(file: Path) -> ModelConfig:
+def _parse(file: Path, text: str) -> ModelConfig:
     try:
-        return text_format.Parse(file.read_text(encoding="utf-8"), ModelConfig(), allow_unknown_field=True)
+        return text_format.Parse(text, ModelConfig(), allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InflightError(f"{file}: line {error} (not a valid model configuration)") from error
 
@@ -92,20 +103,32 @@ def _bad_paths(model: _Model) -> Iterator[str]:
             yield f"{model.file}: parameter {parameter} (${{{variable}}}) is {value}, a directory that does not exist"
 
 
-def _bad_references(model: _Model, models: Mapping[str, _Model]) -> Iterator[str]:
-    """Models that this one calls: they must be there, and take the same batches, which pre- and postprocessing need."""
-    called_models = _called_models(model)
-    if called_models and model.config.max_batch_size == 0:
-        yield f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
-    for name in called_models:
-        called = models.get(name)
-        if called is None:
+def _missing_models(model: _Model, models: Mapping[str, _Model]) -> Iterator[str]:
+    for name in _called_models(model):
+        if name not in models:
             yield f"{model.file}: calls the model {name}, which is not in the repository {model.file.parent.parent}"
-        elif called.config.max_batch_size != model.config.max_batch_size:
-            yield (
-                f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but "
-                f"{called.file} has {called.config.max_batch_size}; fill both with the same value"
-            )
+
+
+def _groups(models: Mapping[str, _Model]) -> list[list[_Model]]:
+    """The models that call each other, directly or through others."""
+    groups: list[set[str]] = []
+    for name, model in models.items():
+        if called := _called_models(model):
+            joined = [group for group in groups if not group.isdisjoint({name, *called})]
+            groups = [group for group in groups if group not in joined] + [{name, *called}.union(*joined)]
+    return [[models[name] for name in sorted(group)] for group in groups]
+
+
+def _bad_batch_sizes(group: list[_Model]) -> Iterator[str]:
+    """Models that call each other must take the same batches, which pre- and postprocessing need."""
+    files: dict[int, list[str]] = {}
+    for model in group:
+        files.setdefault(model.config.max_batch_size, []).append(str(model.file))
+    if len(files) > 1:
+        sizes = ", but ".join(f"{size} in {' and '.join(names)}" for size, names in files.items())
+        yield f"max_batch_size (${{triton_max_batch_size}}) is {sizes}; fill all with the same value, at least 1"
+    elif 0 in files:
+        yield f"{' and '.join(files[0])}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
 
 
 def _called_models(model: _Model) -> list[str]:

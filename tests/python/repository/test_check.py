@@ -31,6 +31,7 @@ def assert_refused(repository, *parts):
         check_repository(repository)
     for part in parts:
         assert str(part) in str(error.value)
+    return str(error.value)
 
 
 def test_unfilled_templates_are_refused_with_every_variable_that_triton_would_trip_over(tmp_path):
@@ -76,8 +77,10 @@ def test_engine_dir_stands_in_for_gpt_model_path(repository, engine):
 def test_ensembles_need_batches(repository):
     for file in repository.glob("*/config.pbtxt"):
         edit(file, "max_batch_size: 8", "max_batch_size: 0")
-    for model in ("ensemble", "tensorrt_llm_bls", "postprocessing"):
-        assert_refused(repository, f"{model}/config.pbtxt: max_batch_size (${{triton_max_batch_size}}) is 0; fill in")
+    message = assert_refused(
+        repository, "config.pbtxt: max_batch_size (${triton_max_batch_size}) is 0; fill in at least 1"
+    )
+    assert all(str(file) in message for file in repository.glob("*/config.pbtxt")) and "\n" not in message
 
 
 @pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls", "postprocessing"])
@@ -89,9 +92,12 @@ def test_the_generating_model_may_have_another_name(engine, tmp_path, model):
     check_repository(repository)
 
 
-def test_batch_sizes_must_agree(repository):
-    edit(repository / "preprocessing" / "config.pbtxt", "max_batch_size: 8", "max_batch_size: 4")
-    assert_refused(repository, "ensemble/config.pbtxt", "is 8", "preprocessing/config.pbtxt has 4", "triton_max_batch")
+@pytest.mark.parametrize("model, size", [("preprocessing", 4), ("tensorrt_llm", 4), ("postprocessing", 0)])
+def test_batch_sizes_must_agree_and_one_message_names_all_files(repository, model, size):
+    edit(repository / model / "config.pbtxt", "max_batch_size: 8", f"max_batch_size: {size}")
+    message = assert_refused(repository, f"{size} in {repository}/{model}/config.pbtxt", "triton_max_batch_size")
+    others = [file for file in repository.glob("*/config.pbtxt") if file.parent.name != model]
+    assert " and ".join(sorted(map(str, others))) in message and "\n" not in message
 
 
 def test_batch_size_beyond_the_engine_is_refused(repository, engine):
@@ -201,6 +207,11 @@ def test_every_engine_of_a_repository_has_its_own_tokenizer(repository, other_to
 def test_a_file_that_is_no_protobuf_is_refused(repository):
     (repository / "ensemble" / "config.pbtxt").write_text("max_batch_size { }")
     assert_refused(repository, "ensemble/config.pbtxt: line 1")
+
+
+def test_a_file_that_is_not_utf8_is_refused(repository):
+    (repository / "ensemble" / "config.pbtxt").write_bytes(b'name: "\xff"')
+    assert_refused(repository, "ensemble/config.pbtxt is not UTF-8 text: invalid start byte at byte 7")
 
 
 def test_a_broken_engine_configuration_is_refused(repository, engine):
