@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import inflight
@@ -18,18 +19,17 @@ def generate_repository(engine: str | Path, out: str | Path, **template_override
     """Writes the model repository that serves `engine` to the directory `out` and returns it.
 
     template_overrides: template variables (see model_templates/) that are to differ from what the engine's
-    config.json and the templates' defaults say. `out` appears complete or not at all; an existing repository is
-    replaced, any other directory is refused. Raises InflightError.
+    config.json and the templates' defaults say. `out` appears complete or not at all, and only as a repository that
+    the server takes; an existing repository is replaced, any other directory is refused. Raises InflightError.
     """
     values = repository_values(engine) | template_overrides
     templates = find_templates()
     _check_names(template_overrides, templates)
-    if str(values["triton_max_batch_size"]) == "0":
-        raise InflightError("triton_max_batch_size is 0; the templates take batches: it must be at least 1")
     with staged_directory(Path(out), "a model repository", _is_model_repository) as stage:
         for model in MODELS:
             shutil.copytree(templates / model, stage / model, ignore=shutil.ignore_patterns("__pycache__"))
             _fill_config(stage / model / _CONFIG, values)
+        _check(stage, Path(out))
     return Path(out)
 
 
@@ -48,6 +48,18 @@ def _fill_config(path: Path, values: Mapping[str, object]) -> None:
         names = ", ".join(variable.name for variable in filled.unfilled)
         raise InflightError(f"{path.parent.name}/{path.name}: {names} must have a value")
     path.write_text(filled.text, encoding="utf-8")
+
+
+def _check(stage: Path, out: Path) -> None:
+    """check_repository, whose messages name the files by where they would have been."""
+    if find_spec("tritonclient") is None:  # installed without [server]; the launcher makes the same checks
+        return
+    from inflight.repository.check import check_repository
+
+    try:
+        check_repository(stage)
+    except InflightError as error:
+        raise InflightError(str(error).replace(str(stage), str(out))) from None
 
 
 def _check_names(overrides: Mapping[str, object], templates: Path) -> None:

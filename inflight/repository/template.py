@@ -6,7 +6,7 @@ there the default is written as soon as the template is filled.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +16,9 @@ from inflight.errors import InflightError
 
 _VARIABLE = re.compile(r"\$\{\s*(?P<name>[A-Za-z_]\w*)\s*(?:\|[^{}]*)?\}")
 _STRING_OR_COMMENT = re.compile(r'(?P<parameter>string_value:\s*)?"(?:[^"\\\n]|\\.)*"|(?P<comment>#)[^\n]*')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_OUTSIDE_STRINGS = re.compile(r"""["'#\\\x00-\x1f]""")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\0": r"\000"})
 _environment = Environment(
     variable_start_string="${",
     variable_end_string="}",
@@ -50,18 +53,19 @@ class Filled:
 def template_variables(text: str) -> list[Variable]:
     """Every variable of the template, in order."""
     variables: dict[str, Variable] = {}
-    for match, read_by_triton in _places(text):
+    for match, place in _places(text):
         name, default = match["name"], _default_of(match.group())
         known = variables.get(name, Variable(name, default, False))
-        variables[name] = Variable(name, known.default, known.read_by_triton or read_by_triton)
+        variables[name] = Variable(name, known.default, known.read_by_triton or place.read_by_triton)
     return list(variables.values())
 
 
 def fill(text: str, values: Mapping[str, object], resolve_defaults: bool = False) -> Filled:
     """Replaces the variables that have a value; see the module about the others.
 
-    values: a bool becomes true or false, anything else its str(). An empty value that Triton would read counts as
-    not given. resolve_defaults: every default is written.
+    values: a bool becomes true or false, anything else its str(), escaped where it stands in a string. An empty value
+    that Triton would read counts as not given. resolve_defaults: every default is written. Raises InflightError for a
+    value that cannot stand in its place.
     """
     replacements: dict[str, str] = {}
     unfilled, defaulted = [], []
@@ -76,8 +80,10 @@ def fill(text: str, values: Mapping[str, object], resolve_defaults: bool = False
         else:
             unfilled.append(variable)
     pieces, end = [], 0
-    for match, _ in _places(text):
-        pieces += [text[end : match.start()], replacements.get(match["name"], match.group())]
+    for match, place in _places(text):
+        name = match["name"]
+        value = place.write(name, replacements[name]) if name in replacements else match.group()
+        pieces += [text[end : match.start()], value]
         end = match.end()
     unknown = sorted(set(values) - {variable.name for variable in variables})
     return Filled("".join([*pieces, text[end:]]), unfilled, defaulted, unknown)
@@ -94,13 +100,31 @@ def parse_substitutions(text: str) -> dict[str, str]:
     return substitutions
 
 
-def _places(text: str):
-    """Pairs (match of a variable, whether Triton reads it); comments have none."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a variable stands: in a string or not, in a parameter's string_value or where Triton reads it."""
+
+    quoted: bool
+    read_by_triton: bool
+
+    def write(self, name: str, value: str) -> str:
+        """`value` as protobuf's text format has it here. Raises InflightError."""
+        if _SURROGATE.search(value):
+            raise InflightError(f"{name} is {value!r}, which is not valid Unicode text")
+        if not self.quoted and (bad := _NOT_OUTSIDE_STRINGS.search(value)):
+            raise InflightError(f"{name} is {value!r}; its place in the template takes no {bad.group()!r}")
+        return value.translate(_ESCAPES) if self.quoted else value
+
+
+def _places(text: str) -> Iterator[tuple[re.Match, _Place]]:
+    """Every variable and where it stands; comments have none."""
     strings = list(_STRING_OR_COMMENT.finditer(text))
     for match in _VARIABLE.finditer(text):
         inside = next((string for string in strings if string.start() <= match.start() < string.end()), None)
-        if inside is None or not inside["comment"]:
-            yield match, inside is None or not inside["parameter"]
+        if inside is None:
+            yield match, _Place(quoted=False, read_by_triton=True)
+        elif not inside["comment"]:
+            yield match, _Place(quoted=True, read_by_triton=not inside["parameter"])
 
 
 @cache

@@ -84,8 +84,9 @@ def test_ensembles_need_batches(repository):
 
 
 @pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls", "postprocessing"])
-def test_the_generating_model_may_have_another_name(engine, tmp_path, model):
-    repository = generate_repository(engine, tmp_path / "repository", tensorrt_llm_model_name="llama")
+def test_the_generating_model_may_have_another_name(repository, model):
+    for caller in ("ensemble", "tensorrt_llm_bls", "postprocessing"):
+        edit(repository / caller / "config.pbtxt", '"tensorrt_llm"', '"llama"')
     missing = f"{model}/config.pbtxt: calls the model llama, which is not in the repository"
     assert_refused(repository, missing)
     (repository / "tensorrt_llm").rename(repository / "llama")

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.cli import main
 from inflight.errors import InflightError
@@ -43,14 +46,36 @@ def test_overrides_win(engine, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides, message", [({"max_queue_siz": 1}, "no such template variable: max_queue_siz; there are"),
-                           ({"triton_max_batch_size": 0}, "triton_max_batch_size is 0"),
-                           ({"triton_max_batch_size": ""}, "triton_max_batch_size must have a value")]
-)  # fmt: skip
+    "overrides, message",
+    [
+        ({"max_queue_siz": 1}, "no such template variable: max_queue_siz; there are"),
+        ({"triton_max_batch_size": 0}, "max_batch_size (${triton_max_batch_size}) is 0; fill in at least 1"),
+        ({"triton_max_batch_size": ""}, "triton_max_batch_size must have a value"),
+        ({"triton_max_batch_size": 999}, "tensorrt_llm/config.pbtxt: max_batch_size (${triton_max_batch_size}) is 999"),
+        ({"triton_max_batch_size": "many"}, "OUT/ensemble/config.pbtxt: line 3"),
+        ({"triton_max_batch_size": '8 name: "x"'}, "its place in the template takes no '\"'"),
+        ({"triton_max_batch_size": "8\n"}, "its place in the template takes no '\\n'"),
+        (
+            {"tokenizer_dir": "/nope"},
+            "OUT/preprocessing/config.pbtxt: parameter tokenizer_dir (${tokenizer_dir}) is /nope",
+        ),
+        ({"engine_dir": "/nope"}, "OUT/tensorrt_llm/config.pbtxt: parameter gpt_model_path (${engine_dir}) is /nope"),
+        ({"tensorrt_llm_model_name": "llama"}, "calls the model llama, which is not in the repository OUT"),
+        ({"decoding_mode": "a\ud800"}, "decoding_mode is 'a\\ud800', which is not valid Unicode text"),
+    ],
+)
 def test_overrides_that_cannot_be_are_refused(engine, tmp_path, overrides, message):
-    with pytest.raises(InflightError, match=message):
-        generate_repository(engine, tmp_path / "repository", **overrides)
-    assert not (tmp_path / "repository").exists()
+    out = tmp_path / "repository"
+    with pytest.raises(InflightError, match=re.escape(message.replace("OUT", str(out)))):
+        generate_repository(engine, out, **overrides)
+    assert [path.name for path in tmp_path.iterdir()] == ["engine"]
+
+
+def test_quotes_backslashes_and_line_breaks_stay_in_their_string(engine, tmp_path):
+    value = 'a "quoted" \\ and\na line'
+    out = generate_repository(engine, tmp_path / "repository", decoding_mode=value)
+    config = text_format.Parse(configs(out)["tensorrt_llm"], ModelConfig())
+    assert config.parameters["decoding_mode"].string_value == value
 
 
 def test_an_earlier_repository_is_replaced(engine, tmp_path):
