@@ -9,8 +9,10 @@ from inflight.text.tokenizer import Tokenizer
 
 Tensors = Mapping[str, np.ndarray]
 
-# Inputs of this model that tensorrt_llm_bls has for features to come: its own names for them, and the features.
+# Inputs for features to come: the ensembles' names for them, and the features.
 _UNSERVED = {
+    "DECODER_QUERY": ("decoder_text_input", "encoder-decoder models"),
+    "PROMPT_TABLE_EXTRA_ID": ("prompt_table_extra_id", "prompt tuning"),
     "NUM_DRAFT_TOKENS": ("num_draft_tokens", "speculative decoding with a draft model"),
     "USE_DRAFT_LOGITS": ("use_draft_logits", "speculative decoding with a draft model"),
     "IMAGE": ("image_input", "images"),
@@ -40,7 +42,7 @@ class Preprocessor:
         pad_ids = inputs.get("PAD_ID")
         if pad_ids is None:
             pad_ids = np.full((batch_size, 1), self._pad_id, np.int32)
-        input_ids, input_lengths = self._encode_prompts(queries, "the prompt (text_input, QUERY)", pad_ids)
+        input_ids, input_lengths = self._encode_prompts(queries, pad_ids)
         outputs = {
             "INPUT_ID": input_ids,
             "REQUEST_INPUT_LEN": input_lengths,
@@ -51,21 +53,13 @@ class Preprocessor:
         }
         if "END_ID" in inputs:
             outputs["OUT_END_ID"] = inputs["END_ID"]
-        if "DECODER_QUERY" in inputs:
-            outputs["DECODER_INPUT_ID"], outputs["REQUEST_DECODER_INPUT_LEN"] = self._encode_prompts(
-                inputs["DECODER_QUERY"], "decoder_text_input (DECODER_QUERY)", pad_ids
-            )
         if "EMBEDDING_BIAS_WORDS" in inputs or "EMBEDDING_BIAS_WEIGHTS" in inputs:
             outputs["EMBEDDING_BIAS"] = self._embedding_bias(inputs, batch_size)
-        if "PROMPT_TABLE_EXTRA_ID" in inputs:
-            # One id a token: the extra id for tokens of the prompt table, which lie beyond the vocabulary.
-            in_prompt_table = input_ids >= self._vocab_size
-            outputs["OUT_PROMPT_TABLE_EXTRA_IDS"] = in_prompt_table * inputs["PROMPT_TABLE_EXTRA_ID"].astype(np.uint64)
         return outputs
 
-    def _encode_prompts(self, texts: np.ndarray, name: str, pad_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_prompts(self, texts: np.ndarray, pad_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids [batch, longest] padded at the end, and lengths [batch, 1]."""
-        rows = []
+        rows, name = [], "the prompt (text_input, QUERY)"
         for text in texts.reshape(-1):
             ids = self._tokenizer.encode(_decode_utf8(text, name), self._add_special_tokens)
             if not ids:

@@ -66,21 +66,17 @@ def test_no_words(preprocess, words, expected):
 
 def test_optional_outputs_only_follow_from_their_inputs(preprocess):
     outputs = preprocess(request())
-    optional = {"OUT_END_ID", "DECODER_INPUT_ID", "EMBEDDING_BIAS", "OUT_PROMPT_TABLE_EXTRA_IDS"}
+    optional = {"OUT_END_ID", "EMBEDDING_BIAS"}
     assert not optional & outputs.keys()
     outputs = preprocess(
         request(
             END_ID=np.array([[3]], np.int32),
-            DECODER_QUERY=strings(["ab"]),
             EMBEDDING_BIAS_WORDS=strings(["a", "b"]),
             EMBEDDING_BIAS_WEIGHTS=np.array([[1.5, -2.0]], np.float32),
-            PROMPT_TABLE_EXTRA_ID=np.array([[9]], np.uint64),
         )
     )
     assert optional <= outputs.keys()
     assert outputs["OUT_END_ID"].tolist() == [[3]]
-    assert outputs["REQUEST_DECODER_INPUT_LEN"].tolist() == [[2]]
-    assert outputs["OUT_PROMPT_TABLE_EXTRA_IDS"].tolist() == [[0] * outputs["INPUT_ID"].size]
 
 
 def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, tokenizer):
@@ -102,11 +98,22 @@ def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, t
         ({"EMBEDDING_BIAS_WORDS": strings(["a"])}, "got 1 words and 0 weights"),
         ({"NUM_DRAFT_TOKENS": np.array([[1]], np.int32)}, "num_draft_tokens is set"),
         ({"IMAGE_URL": strings(["http://host/cat.png"])}, "image_url_input is set"),
+        (
+            {"DECODER_QUERY": strings(["a"])},
+            "decoder_text_input is set, but this version does not serve encoder-decoder",
+        ),
+        ({"DECODER_QUERY": np.array([[b"\xff"]], np.object_)}, "decoder_text_input is set"),
+        ({"PROMPT_TABLE_EXTRA_ID": np.array([[9]], np.uint64)}, "prompt_table_extra_id is set"),
     ],
 )
 def test_bad_input_is_refused_by_name(preprocess, tensors, message):
     with pytest.raises(InflightError, match=message):
         preprocess(request(**tensors))
+
+
+def test_what_is_not_served_may_be_sent_empty(preprocess):
+    empty = {"DECODER_QUERY": strings([""]), "PROMPT_TABLE_EXTRA_ID": np.zeros((1, 1), np.uint64)}
+    assert preprocess(request(**empty)).keys() == preprocess(request()).keys()
 
 
 def test_special_tokens_are_added_unless_told_otherwise(tmp_path):

@@ -45,6 +45,8 @@ def test_concurrent_streams_keep_their_texts_and_their_order(echo_server, model)
         (b'{"text_input": "a", "max_tokens": 5, "stop_words": ["\xe4"]}', "STOP_WORDS_DICT is not valid UTF-8"),
         ({"text_input": "a", "max_tokens": 5, "embedding_bias_words": ["a"], "embedding_bias_weights": [1.0, 2.0]},
          "got 1 words and 2 weights"),
+        ({"text_input": "a", "max_tokens": 5, "decoder_text_input": "b"}, "decoder_text_input is set"),
+        ({"text_input": "a", "max_tokens": 5, "prompt_table_extra_id": 9}, "prompt_table_extra_id is set"),
         ({"text_input": "a"}, "max_tokens"),
     ],
 )  # fmt: skip
