@@ -82,7 +82,7 @@ def _rope(config: Any, path: Path) -> dict[str, Any]:
         raise InflightError(
             f"{path}: partial_rotary_factor is {parameters['partial_rotary_factor']}; only 1 is supported"
         )
-    rope: dict[str, Any] = {"type": rope_type, "theta": float(parameters["rope_theta"])}
+    rope: dict[str, Any] = {"type": rope_type, "theta": JsonObject(parameters, str(path)).number("rope_theta")}
     for key in (*ROPE_REQUIRED_KEYS[rope_type], *ROPE_OPTIONAL_KEYS.get(rope_type, ())):
         value = parameters.get(key)
         # transformers takes null, and 0 where a factor makes no sense, as absent

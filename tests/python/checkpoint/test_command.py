@@ -39,6 +39,15 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, tiny_directory, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_is_not_converted_again(tiny_directory, tmp_path, capsys):
+    checkpoint = tmp_path / "checkpoint"
+    assert main(["convert", str(tiny_directory("llama")), "--out", str(checkpoint)]) == 0
+    assert main(["convert", str(checkpoint), "--out", str(tmp_path / "out")]) == 1
+    assert (
+        f"{checkpoint} is a checkpoint already: make an engine of it with `inflight build`" in capsys.readouterr().err
+    )
+
+
 def test_usage_errors_are_status_2(tmp_path):
     with pytest.raises(SystemExit) as exit:
         main(["convert", "x", "--out", str(tmp_path), "--dtype", "int3"])

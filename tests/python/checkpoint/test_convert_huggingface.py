@@ -224,6 +224,18 @@ def test_tokenizer_and_chat_template_come_along(tmp_path, copy):
             ),
             "RoPE type is longrope",
         ),
+        (
+            dict(rope_parameters=dict(rope_type="default", rope_theta=None)),
+            "rope_theta is None; expected a number above",
+        ),
+        (
+            dict(rope_parameters=dict(rope_type="default", rope_theta=[1e4])),
+            "rope_theta is [10000.0]; expected a number",
+        ),
+        (
+            dict(rope_parameters=dict(rope_type="default", rope_theta="x")),
+            "rope_theta is 'x'; expected a number above 0",
+        ),
         (dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         (dict(quantization_config=dict(quant_method="awq")), "quantization_config"),
         (dict(attention_bias=True), "lack tensor model.layers.0.self_attn.q_proj.bias of shape [64]"),
