@@ -8,15 +8,16 @@ For example:
 """
 
 import asyncio
+import os
 import queue
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 
 from tqdm import tqdm
 
 from inflight import _native
+from inflight.argument_types import is_integer, is_list, require_integer, require_unicode
 from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
 from inflight.generation import CompletionOutput, Generation, RequestOutput, join
@@ -63,10 +64,14 @@ class LLM:
         progress: bool = True,
         **build_options,
     ):
+        if not isinstance(path, (str, os.PathLike)):
+            raise InflightError(f"path is {path!r}; it must be a str or a Path")
+        require_integer("num_threads", num_threads)
         self.engine_dir = engine_directory(Path(path), cache_dir, progress, **build_options)
         self.tokenizer = Tokenizer(self.engine_dir / "tokenizer")
         self._manager = _native.BatchManager(self.engine_dir, num_threads=num_threads)
         self._info = self._manager.info
+        self._closed = False
 
     def generate(
         self,
@@ -80,6 +85,8 @@ class LLM:
         prompts: a text, a list of token ids, or a list of these. sampling: one for all, or one for each prompt.
         A prompt that cannot be served raises, and the others are cancelled.
         """
+        if not isinstance(prompts, str) and not is_list(prompts):
+            raise InflightError(f"prompts is {prompts!r}; it must be a text, a list of token ids, or a list of these")
         prompts = [prompts] if _is_prompt(prompts) else list(prompts)
         return self._run(prompts, sampling, add_special_tokens=True, progress=progress)
 
@@ -91,7 +98,11 @@ class LLM:
         progress: bool = False,
     ) -> list[RequestOutput]:
         """The assistant's answer to one conversation, [{"role": "user", "content": "…"}, …], or to each of several."""
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        conversations = [messages] if _is_conversation(messages) else messages
+        if not is_list(conversations) or not all(map(_is_conversation, conversations)):
+            raise InflightError(
+                f'messages is {messages!r}; it must be a list of {{"role": …, "content": …}}, or a list of such lists'
+            )
         prompts = [self.tokenizer.chat_prompt(conversation) for conversation in conversations]
         return self._run(prompts, sampling, add_special_tokens=False, progress=progress)
 
@@ -103,7 +114,7 @@ class LLM:
         prompt: a text, token ids, or a conversation's messages. A consumer that stops early, by `aclose` or by
         being cancelled, cancels the request.
         """
-        is_chat = bool(prompt) and not isinstance(prompt, str) and isinstance(prompt[0], Mapping)
+        is_chat = _is_conversation(prompt)
         text = self.tokenizer.chat_prompt(prompt) if is_chat else prompt
         loop = asyncio.get_running_loop()
         responses: asyncio.Queue = asyncio.Queue()
@@ -128,6 +139,7 @@ class LLM:
 
     def statistics(self) -> dict:
         """Requests, KV-cache blocks and tokens since the start: see inflight._native.BatchManager.statistics."""
+        self._require_open()
         return self._manager.statistics()
 
     @property
@@ -137,6 +149,7 @@ class LLM:
 
     def close(self) -> None:
         """Ends what is running with an error and frees the engine."""
+        self._closed = True
         self._manager.close()
 
     def __enter__(self) -> "LLM":
@@ -152,7 +165,10 @@ class LLM:
         add_special_tokens: bool,
         progress: bool,
     ) -> list[RequestOutput]:
+        self._require_open()
         one_for_all = sampling is None or isinstance(sampling, SamplingParams)
+        if not one_for_all and not (is_list(sampling) and all(isinstance(one, SamplingParams) for one in sampling)):
+            raise InflightError(f"sampling is {sampling!r}; it must be SamplingParams or a list of one for each prompt")
         each_sampling = [sampling or SamplingParams()] * len(prompts) if one_for_all else list(sampling)
         if len(each_sampling) != len(prompts):
             raise InflightError(f"there are {len(prompts)} prompts and {len(each_sampling)} sampling parameters")
@@ -201,16 +217,14 @@ class LLM:
         streaming: bool,
         add_special_tokens: bool,
     ) -> _Request:
+        self._require_open()
+        if not isinstance(sampling, SamplingParams):
+            raise InflightError(f"sampling is {sampling!r}; it must be SamplingParams")
         if isinstance(prompt, str):
+            require_unicode("prompt", prompt)
             input_ids = self.tokenizer.encode(prompt, add_special_tokens)
         else:
-            input_ids = [int(token) for token in prompt]
-            for position, token in enumerate(input_ids):
-                if not 0 <= token < self._info.vocab_size:
-                    raise InflightError(
-                        f"input_ids holds {token} at position {position}; token ids of this model are 0 to "
-                        f"{self._info.vocab_size - 1}"
-                    )
+            input_ids = self._checked_ids(prompt)
         max_tokens = sampling.max_tokens
         if max_tokens is None:
             max_tokens = max(self.max_seq_len - len(input_ids), 1)
@@ -223,6 +237,21 @@ class LLM:
         )
         return _Request(request_id, prompt, input_ids, Generation(self.tokenizer, sampling))
 
+    def _checked_ids(self, prompt: Sequence[int]) -> list[int]:
+        if not is_list(prompt):
+            raise InflightError(f"prompt is {prompt!r}; it must be a text or a list of token ids")
+        for position, token in enumerate(prompt):
+            if not is_integer(token) or not 0 <= token < self._info.vocab_size:
+                raise InflightError(
+                    f"input_ids holds {token!r} at position {position}; token ids of this model are 0 to "
+                    f"{self._info.vocab_size - 1}"
+                )
+        return [int(token) for token in prompt]
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InflightError("this LLM is closed", "unavailable")
+
     def _cancel(self, request_id: int) -> None:
         try:
             self._manager.cancel(request_id)
@@ -232,4 +261,8 @@ class LLM:
 
 
 def _is_prompt(prompts: Prompt | Sequence[Prompt]) -> bool:
-    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Integral))
+    return isinstance(prompts, str) or (len(prompts) > 0 and is_integer(prompts[0]))
+
+
+def _is_conversation(messages: Prompt | Messages | Sequence[Messages]) -> bool:
+    return is_list(messages) and len(messages) > 0 and all(isinstance(message, Mapping) for message in messages)

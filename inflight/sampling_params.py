@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inflight.argument_types import require_flag, require_integer, require_integers, require_number, require_texts
 from inflight.errors import InflightError
 from inflight.text import Tokenizer
 
@@ -36,6 +37,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self):
+        self._check_types()
         if not 0 < self.top_p <= 1:
             raise InflightError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.top_k < -1:
@@ -51,10 +53,21 @@ class SamplingParams:
             raise InflightError(f"seed is {self.seed}; it must be None or in 0 to 2^64 - 1")
         if self.logprobs not in (None, 0):
             raise InflightError(f"logprobs is {self.logprobs}; there is 0, the chosen token's alone, and None")
-        if isinstance(self.bad_words, str):
-            raise InflightError(f"bad_words is the string {self.bad_words!r}; give a list of strings")
         if "" in self.stop_strings or "" in self.bad_words:
             raise InflightError("stop and bad_words must not hold an empty string; leave it out")
+
+    def _check_types(self) -> None:
+        for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            require_number(name, getattr(self, name))
+        for name in ("top_k", "min_tokens"):
+            require_integer(name, getattr(self, name))
+        for name in ("max_tokens", "seed", "logprobs"):
+            require_integer(name, getattr(self, name), optional=True)
+        for name in ("ignore_eos", "skip_special_tokens"):
+            require_flag(name, getattr(self, name))
+        require_integers("stop_token_ids", self.stop_token_ids)
+        require_texts("stop", [self.stop] if isinstance(self.stop, str) else self.stop)
+        require_texts("bad_words", self.bad_words)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

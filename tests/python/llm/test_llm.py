@@ -188,7 +188,19 @@ def test_token_ids_outside_of_the_vocabulary_are_named(llm, token):
         ({"seed": -1}, "seed is -1"),
         ({"logprobs": 5}, "logprobs is 5"),
         ({"stop": [""]}, "empty string"),
-        ({"bad_words": "word"}, "give a list"),
+        ({"bad_words": "word"}, "bad_words is 'word'; it must be a list of strings"),
+        ({"max_tokens": "5"}, "max_tokens is '5'; it must be None or an integer"),
+        ({"max_tokens": True}, "max_tokens is True"),
+        ({"min_tokens": None}, "min_tokens is None; it must be an integer"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"top_p": None}, "top_p is None"),
+        ({"ignore_eos": "no"}, "ignore_eos is 'no'; it must be True or False"),
+        ({"stop": 5}, "stop is 5; it must be a list of strings"),
+        ({"stop": [5]}, r"stop is \[5\]; it must be a list of strings"),
+        ({"stop": "a\ud800"}, r"stop is not valid Unicode text: it has the lone surrogate '\\ud800' at position 1"),
+        ({"bad_words": ["\udfff"]}, "bad_words is not valid Unicode text"),
+        ({"stop_token_ids": 5}, "stop_token_ids is 5; it must be a list of integers"),
     ],
 )
 def test_sampling_that_makes_no_sense_is_refused(sampling, message):
@@ -196,11 +208,39 @@ def test_sampling_that_makes_no_sense_is_refused(sampling, message):
         SamplingParams(**sampling)
 
 
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda llm: llm.generate(5), "prompts is 5; it must be a text"),
+        (lambda llm: llm.generate(b"a"), "prompts is b'a'"),
+        (lambda llm: llm.generate(["a", None]), "prompt 1: prompt is None; it must be a text or a list of token ids"),
+        (lambda llm: llm.generate([1, "a"]), "input_ids holds 'a' at position 1"),
+        (lambda llm: llm.generate("a\ud800"), r"prompt is not valid Unicode text: .*'\\ud800' at position 1"),
+        (lambda llm: llm.generate("a", 5), "sampling is 5; it must be SamplingParams"),
+        (lambda llm: llm.generate("a", [None]), r"sampling is \[None\]"),
+        (lambda llm: llm.chat(5), "messages is 5; it must be a list of"),
+        (lambda llm: llm.chat([{"role": "user", "content": "a"}, 5]), "messages is "),
+        (lambda llm: asyncio.run(read(llm.stream(5))), "prompt is 5"),
+        (lambda llm: asyncio.run(read(llm.stream("a", {"max_tokens": 5}))), "sampling is {'max_tokens': 5}"),
+        (lambda llm: LLM(5), "path is 5; it must be a str or a Path"),
+        (lambda llm: LLM(llm.engine_dir, num_threads="all"), "num_threads is 'all'; it must be an integer"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(llm, call, message):
+    with pytest.raises(InflightError, match=message):
+        call(llm)
+    wait_until_idle(llm)
+
+
 def test_a_closed_llm_says_so(engine_dir):
     with LLM(engine_dir, num_threads=1) as llm:
         pass
-    with pytest.raises(InflightError, match="closed"):
-        llm.generate("a")
+    uses = [lambda: llm.generate("a"), lambda: asyncio.run(read(llm.stream("a"))), llm.statistics]
+    for use in uses:
+        with pytest.raises(InflightError, match="this LLM is closed") as caught:
+            use()
+        assert caught.value.code == "unavailable"
+    llm.close()
 
 
 def test_closing_ends_a_stream_with_an_error(engine_dir):
