@@ -37,9 +37,9 @@ def main() -> int:
 def report(path: Path, filled: Filled, variables: list[Variable]) -> None:
     """Says on stderr which variables were not given, and which keys the template does not have."""
     for variable in filled.unfilled:
-        if variable.default is None:
+        if variable.required:
             print(f"{path}: ${{{variable.name}}} is required and left unfilled", file=sys.stderr)
-    optional = [variable for variable in filled.unfilled if variable.default is not None]
+    optional = [variable for variable in filled.unfilled if not variable.required]
     if optional:
         print(f"{path}: left unfilled, which means the default: {_with_defaults(optional)}", file=sys.stderr)
     if filled.defaulted:
@@ -50,7 +50,11 @@ def report(path: Path, filled: Filled, variables: list[Variable]) -> None:
 
 
 def _with_defaults(variables: list[Variable]) -> str:
-    return ", ".join(f"{variable.name} ({variable.default or 'empty'})" for variable in variables)
+    return ", ".join(map(_with_default, variables))
+
+
+def _with_default(variable: Variable) -> str:
+    return variable.name if variable.default is None else f"{variable.name} ({variable.default or 'empty'})"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from inflight.errors import InflightError
+from inflight.text import Tokenizer
 
 _TRUE = ("true", "1", "t", "y", "yes")
 _FALSE = ("false", "0", "f", "n", "no")
@@ -41,3 +42,14 @@ def flag_parameter(model_config: Mapping, name: str, default: bool) -> bool:
             f"model {model_config.get('name')}: parameter {name} is {value!r}; it takes {', '.join(_TRUE + _FALSE)}"
         )
     return value in _TRUE
+
+
+def tokenizer_parameter(model_config: Mapping) -> Tokenizer:
+    """The tokenizer in the directory that parameter tokenizer_dir gives. Raises InflightError."""
+    directory = text_parameter(model_config, "tokenizer_dir")
+    try:
+        return Tokenizer(directory)
+    except InflightError as error:
+        raise InflightError(
+            f"model {model_config.get('name')}: parameter tokenizer_dir (${{tokenizer_dir}}): {error}"
+        ) from error

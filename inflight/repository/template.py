@@ -1,8 +1,9 @@
 """Model templates: config.pbtxt files with variables, `${name}` or `${name | default(value)}` (jinja2).
 
-A variable without a default is required. One with a default may stay unfilled in a parameter's string_value: the
-model that reads it takes a value that begins with `${` as the default. Everywhere else Triton reads the value, so
-there the default is written as soon as the template is filled.
+A variable may stay unfilled in a parameter's string_value: the model that reads it takes a value that begins with
+`${` as the default, which upstream's templates leave unsaid. Only the directories that a model cannot start without
+must be filled. Everywhere else Triton reads the value, so there a variable without a default is required, and a default
+is written as soon as the template is filled.
 """
 
 import re
@@ -16,6 +17,7 @@ from inflight.errors import InflightError
 
 _VARIABLE = re.compile(r"\$\{\s*(?P<name>[A-Za-z_]\w*)\s*(?:\|[^{}]*)?\}")
 _STRING_OR_COMMENT = re.compile(r'(?P<parameter>string_value:\s*)?"(?:[^"\\\n]|\\.)*"|(?P<comment>#)[^\n]*')
+_REQUIRED_DIRECTORIES = ("engine_dir", "tokenizer_dir")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_OUTSIDE_STRINGS = re.compile(r"""["'#\\\x00-\x1f]""")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\0": r"\000"})
@@ -32,12 +34,16 @@ _environment = Environment(
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a template. default: None where it is required. read_by_triton: it stands outside of
+    """A variable of a template. default: None where the template gives none. read_by_triton: it stands outside of
     string_value in at least one place, so that Triton cannot read the file before it has a value."""
 
     name: str
     default: str | None
     read_by_triton: bool
+
+    @property
+    def required(self) -> bool:
+        return self.default is None and (self.read_by_triton or self.name in _REQUIRED_DIRECTORIES)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """One tokenizer directory: text to ids, ids to text, chat messages to a prompt."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import tokenizers
 
 from inflight.errors import InflightError
+from inflight.json_object import JsonObject
 from inflight.text.chat_template import ChatTemplate
 from inflight.text.detokenizer import Detokenizer
 from inflight.text.token_decoder import parse_decoder
@@ -117,12 +117,7 @@ class Tokenizer:
 
     def _read_json(self, name: str) -> dict:
         path = self.directory / name
-        if not path.is_file():
-            return {}
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InflightError(f"{path} is not valid JSON: {error}") from error
+        return JsonObject.load(path).values if path.is_file() else {}
 
 
 def _text_of(token: str | Mapping | None) -> str | None:

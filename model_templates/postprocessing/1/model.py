@@ -9,8 +9,7 @@ import json
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
-from inflight.text import Tokenizer
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter, tokenizer_parameter
 from inflight.text.postprocessor import Postprocessor
 
 
@@ -18,7 +17,7 @@ class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
         require_batches(config)
-        tokenizer = Tokenizer(text_parameter(config, "tokenizer_dir"))
+        tokenizer = tokenizer_parameter(config)
         skip_special_tokens = flag_parameter(config, "skip_special_tokens", default=True)
         self._postprocess = Postprocessor(tokenizer.detokenizer(skip_special_tokens))
         self._llm = text_parameter(config, "tensorrt_llm_model_name", default="tensorrt_llm")

@@ -6,8 +6,7 @@ import triton_python_backend_utils as pb_utils
 
 from inflight.errors import InflightError
 from inflight.repository.engine_values import engine_vocab_size
-from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
-from inflight.text import Tokenizer
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter, tokenizer_parameter
 from inflight.text.preprocessor import Preprocessor
 
 
@@ -17,7 +16,7 @@ class TritonPythonModel:
         require_batches(config)
         engine_dir = text_parameter(config, "gpt_model_path", default="")
         self._preprocess = Preprocessor(
-            Tokenizer(text_parameter(config, "tokenizer_dir")),
+            tokenizer_parameter(config),
             add_special_tokens=flag_parameter(config, "add_special_tokens", default=True),
             vocab_size=engine_vocab_size(engine_dir) if engine_dir else None,
         )

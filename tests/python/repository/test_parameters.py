@@ -3,7 +3,7 @@
 import pytest
 
 from inflight.errors import InflightError
-from inflight.repository.parameters import flag_parameter, require_batches, text_parameter
+from inflight.repository.parameters import flag_parameter, require_batches, text_parameter, tokenizer_parameter
 
 
 def config(value):
@@ -31,3 +31,12 @@ def test_models_without_batches_are_refused():
     require_batches(config(""))
     with pytest.raises(InflightError, match=r"model preprocessing: max_batch_size \(.*\) is 0; fill in at least 1"):
         require_batches(config("") | {"max_batch_size": 0})
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named_with_its_parameter(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    tokenizer = {"parameters": {"tokenizer_dir": {"string_value": str(tmp_path)}}}
+    with pytest.raises(InflightError) as error:
+        tokenizer_parameter(config("") | tokenizer)
+    assert "model preprocessing: parameter tokenizer_dir" in str(error.value)
+    assert f"{tmp_path}/tokenizer.json is not a tokenizer" in str(error.value)

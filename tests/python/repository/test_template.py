@@ -16,6 +16,7 @@ decoupled: ${decoupled_mode | default('true')}  # never ${this}
 parameters { key: "engine" value { string_value: "${engine_dir}" } }
 parameters { key: "policy" value { string_value: "${policy | default('none')}" } }
 """
+UPSTREAM_PARAMETER = 'parameters { key: "skip_special_tokens" value { string_value: "${skip_special_tokens}" } }\n'
 
 
 def names(variables):
@@ -102,10 +103,11 @@ def test_the_tool_prints_or_changes_the_file(tmp_path):
 
 def test_the_tool_names_what_it_left_and_what_it_did_not_know(tmp_path):
     file = tmp_path / "config.pbtxt"
-    file.write_text(TEMPLATE)
-    messages = run_tool("-i", file, "engine_dir:/e,polcy:x").stderr
+    file.write_text(TEMPLATE + UPSTREAM_PARAMETER)
+    messages = run_tool("-i", file, "polcy:x").stderr
     assert "${triton_max_batch_size} is required and left unfilled" in messages
-    assert "left unfilled, which means the default: policy (none)" in messages
+    assert "${engine_dir} is required and left unfilled" in messages
+    assert "left unfilled, which means the default: policy (none), skip_special_tokens\n" in messages
     assert "filled with the default: decoupled_mode (true)" in messages
     assert "no such variable: polcy; the file has triton_max_batch_size" in messages
 
