@@ -19,41 +19,36 @@ def foreign_tokenizers(engine: str, users: Mapping[Path, str]) -> Iterator[str]:
     """What is wrong with the tokenizers that models use with `engine`.
 
     users: config.pbtxt → tokenizer_dir. A directory without a tokenizer.json is left to the model that needs it. The
-    tokenizers must have the vocabulary of the engine's tokenizer/; where there is none, as with TensorRT-LLM, they
-    must fit its size and be the same. Raises InflightError for a file that is not a tokenizer.
+    tokenizers must fit the engine's vocabulary, and be that of the engine's tokenizer/; where there is none, as with
+    TensorRT-LLM, they must be the same. Raises InflightError for a file that is not a tokenizer.
     """
     files = {config: file for config, directory in users.items() if (file := Path(directory) / _FILE).is_file()}
     reference, owner = Path(engine) / "tokenizer" / _FILE, f"the engine {engine}"
-    if not reference.is_file():
-        if problems := [problem for item in files.items() for problem in _beyond_engine(engine, *item)]:
-            yield from problems
-            return
-        owner, reference = next(iter(files.items()), (owner, reference))
+    if reference.is_file():
+        files = {config: file for config, file in files.items() if not _same_content(file, reference)}
+    elif files:
+        owner, reference = next(iter(files.items()))
+    if not files:
+        return
+    token_ids = {file: _token_ids(file) for file in {reference, *files.values()}}
+    vocab_size = engine_vocab_size(engine)
     for config, file in files.items():
-        if difference := _difference(file, reference):
+        size = 1 + max(token_ids[file].values(), default=-1)
+        if size > vocab_size:  # it may be larger than the tokenizer's (padding), but not smaller
+            yield (
+                f"{config}: the tokenizer {file} has {size} tokens, but the engine {engine}/config.json has a "
+                f"vocabulary of {vocab_size}: they belong to different models; set ${{tokenizer_dir}} to the tokenizer "
+                "of the engine's own model"
+            )
+        elif difference := _difference(token_ids[file], token_ids[reference]):
             yield (
                 f"{config}: parameter tokenizer_dir (${{tokenizer_dir}}) gives {file}, another tokenizer than "
                 f"{reference} of {owner}: {difference}; fill in the tokenizer of the engine's own model"
             )
 
 
-def _beyond_engine(engine: str, config: Path, file: Path) -> Iterator[str]:
-    """An engine's vocabulary may be larger than its tokenizer's (padding), but not smaller."""
-    size = 1 + max(_token_ids(file).values(), default=-1)
-    vocab_size = engine_vocab_size(engine)
-    if size > vocab_size:
-        yield (
-            f"{config}: the tokenizer {file} has {size} tokens, but the engine {engine}/config.json has a vocabulary "
-            f"of {vocab_size}: they belong to different models; set ${{tokenizer_dir}} to the tokenizer of the "
-            "engine's own model"
-        )
-
-
-def _difference(file: Path, reference: Path) -> str | None:
+def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str | None:
     """How the token ids of two tokenizers differ, None where they do not."""
-    if file.samefile(reference) or filecmp.cmp(file, reference, shallow=False):
-        return None
-    ours, theirs = _token_ids(file), _token_ids(reference)
     if ours == theirs:
         return None
     _, token = min((token_id, token) for token, token_id in ours.items() ^ theirs.items())
@@ -61,6 +56,10 @@ def _difference(file: Path, reference: Path) -> str | None:
         f"they have {len(ours)} and {len(theirs)} tokens, and the first that differs, {token!r}, is "
         f"{_place(token, ours)} and {_place(token, theirs)}"
     )
+
+
+def _same_content(file: Path, reference: Path) -> bool:
+    return file.samefile(reference) or filecmp.cmp(file, reference, shallow=False)
 
 
 def _place(token: str, token_ids: Mapping[str, int]) -> str:

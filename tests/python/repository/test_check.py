@@ -181,8 +181,10 @@ def test_without_a_tokenizer_in_the_engine_the_models_must_agree(
     )
 
 
-def test_without_a_tokenizer_in_the_engine_its_size_is_the_limit(make_upstream_repository, engine, tmp_path):
-    shutil.rmtree(engine / "tokenizer")
+@pytest.mark.parametrize("own", [True, False], ids=["beside the engine's", "engine without a tokenizer"])
+def test_a_tokenizer_beyond_the_engines_vocabulary_is_refused(make_upstream_repository, engine, tmp_path, own):
+    if not own:
+        shutil.rmtree(engine / "tokenizer")
     fast = byte_level()
     fast.add_tokens([f"<extra {index}>" for index in range(300)])
     other = save(fast, tmp_path / "other")
