@@ -63,10 +63,9 @@ def test_foreign_file_as_engine_is_refused(repository, tiny_server_engine, tmp_p
 
 
 def test_tokenizer_of_another_model_is_refused(repository, smollm2_engine, serve):
-    """SmolLM2's tokenizer has 49,152 ids, the engine 480."""
     from inflight.errors import InflightError
 
     for model in ("preprocessing", "postprocessing"):
         set_parameter(repository, model, "tokenizer_dir", str(smollm2_engine() / "tokenizer"))
-    with pytest.raises(InflightError, match="49152(.|\n)*480"), serve(repository):
+    with pytest.raises(InflightError, match="tokenizer.*49152"), serve(repository):
         pass
