@@ -93,7 +93,7 @@ struct BatchManager::Implementation {
         slice.slot = sequence->slot;
         slice.tokens = std::span(sequence->tokens).subspan(sequence->num_cached, num_tokens);
         slice.past_length = sequence->num_cached;
-        slice.block_ids = sequence->block_ids;
+        slice.block_ids = sequence->blocks.block_ids;
         slice.samples = num_tokens == sequence->num_uncached();
         slices.push_back(slice);
       }
@@ -158,7 +158,7 @@ struct BatchManager::Implementation {
       response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
     }
     response.cum_log_prob = sequence.cum_log_prob;
-    response.kv_cache_blocks = sequence.num_blocks;
+    response.kv_cache_alloc_total_blocks = sequence.num_blocks;
     sequence.num_sent = sequence.num_generated();
     return response;
   }
@@ -168,8 +168,9 @@ struct BatchManager::Implementation {
     statistics.iterations = iterations;
     statistics.active_requests = scheduler.num_running();
     statistics.queued_requests = scheduler.num_waiting();
-    statistics.free_blocks = scheduler.kv_cache().free_blocks();
-    statistics.total_blocks = scheduler.kv_cache().total_blocks();
+    statistics.kv_cache = scheduler.kv_cache().statistics();
+    statistics.free_blocks = statistics.kv_cache.free_blocks;
+    statistics.total_blocks = statistics.kv_cache.total_blocks;
     statistics.context_tokens = context_tokens;
     statistics.generated_tokens = generated_tokens;
   }

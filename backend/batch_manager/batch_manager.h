@@ -1,12 +1,28 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "batch_manager/request.h"
+#include "batch_manager/statistics.h"
 #include "engine/engine.h"
 
 namespace inflight {
+
+enum class SchedulerPolicy {
+  kGuaranteedNoEvict,  // a sequence starts when its whole length can be reserved in the KV cache, and never pauses
+  kMaxUtilization,     // it starts when its next chunk fits; the latest is paused when the cache is full, computed anew later
+  kStaticBatch,        // as kGuaranteedNoEvict, but a batch starts together, when the one before it has ended
+};
+
+// Drafts for speculative decoding, looked up in the sequence's own text: what followed the last time that its latest
+// tokens occurred (arXiv:2304.04487).
+struct PromptLookupOptions {
+  int32_t max_draft_tokens = 0;  // 0: no drafts
+  int32_t max_ngram = 3;         // the longest of the sequence's last tokens that are looked up
+};
 
 struct BatchManagerOptions {
   int32_t max_queue_size = 0;  // requests waiting to be scheduled; 0 → no limit
@@ -14,17 +30,12 @@ struct BatchManagerOptions {
   // The delivery thread sends at most this many responses a second over all requests and joins tokens
   // of one sequence that are ready together; 0 → no limit.
   int32_t max_responses_per_second = 0;
-};
-
-// A snapshot, consistent with itself.
-struct Statistics {
-  uint64_t iterations;       // steps since the start
-  int32_t active_requests;   // scheduled or running
-  int32_t queued_requests;
-  int32_t free_blocks;
-  int32_t total_blocks;
-  uint64_t context_tokens;   // since the start
-  uint64_t generated_tokens;
+  SchedulerPolicy scheduler_policy = SchedulerPolicy::kGuaranteedNoEvict;
+  bool enable_kv_cache_reuse = false;
+  PromptLookupOptions prompt_lookup = {};
+  std::filesystem::path tokenizer_dir = {};  // of guided decoding; empty: requests with guided_decoding are refused
+  std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step, from the loop thread; may be empty
+  std::function<void(const RequestTimes&)> on_request_end = {};       // from the loop thread; may be empty
 };
 
 // In-flight batching over one engine: requests join and leave between steps. One loop thread schedules

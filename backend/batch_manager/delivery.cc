@@ -13,7 +13,7 @@ void join(Response& pending, Response&& next) {
   pending.tokens.insert(pending.tokens.end(), next.tokens.begin(), next.tokens.end());
   pending.log_probs.insert(pending.log_probs.end(), next.log_probs.begin(), next.log_probs.end());
   pending.cum_log_prob = next.cum_log_prob;
-  pending.kv_cache_blocks = next.kv_cache_blocks;
+  pending.kv_cache_alloc_total_blocks = next.kv_cache_alloc_total_blocks;
   pending.is_final = next.is_final;
   pending.finish_reason = next.finish_reason;
   pending.error = std::move(next.error);

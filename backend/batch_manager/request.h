@@ -1,8 +1,11 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/error.h"
@@ -20,26 +23,106 @@ enum class FinishReason {
   kCancelled,
 };
 
+// As in transformers' beam search; the score of a beam is cum_log_prob / num_generated^length_penalty.
+enum class EarlyStopping {
+  kNo,     // stop when no running beam is likely to beat the finished ones: HF's early_stopping=False
+  kYes,    // stop as soon as beam_width beams are finished: HF's early_stopping=True
+  kNever,  // stop only when no running beam can beat the finished ones: HF's early_stopping="never"
+};
+
+struct BeamSearchConfig {
+  int32_t beam_width = 1;  // 1: no beam search; at most the engine's max_beam_width
+  float length_penalty = 0.0f;
+  EarlyStopping early_stopping = EarlyStopping::kYes;
+  float diversity_rate = 0.0f;  // >= 0; subtracted times the rank among siblings (arXiv:1611.08562)
+};
+
+// A larger number is evicted later.
+using RetentionPriority = int32_t;  // 0 .. 100
+inline constexpr RetentionPriority kDefaultRetentionPriority = 35;
+
+// How long the KV-cache blocks of a part of the prompt are worth keeping for others.
+struct RetentionRange {
+  int32_t begin = 0;              // token index
+  std::optional<int32_t> end;     // exclusive; none: the prompt's end
+  RetentionPriority priority = kDefaultRetentionPriority;
+  std::optional<std::chrono::milliseconds> duration;  // then the priority is the default again; none: for ever
+};
+
+struct KvCacheRetention {
+  std::vector<RetentionRange> ranges;  // of the prompt; where none applies, the default priority
+  RetentionPriority decode_priority = kDefaultRetentionPriority;  // of generated tokens' blocks
+  std::optional<std::chrono::milliseconds> decode_duration;
+};
+
+// What the text must look like.
+struct GuidedDecoding {
+  enum class Type {
+    kJson,        // any JSON object; `guide` is empty
+    kJsonSchema,  // `guide` is a JSON schema
+    kRegex,       // a regular expression that the whole text matches
+    kGrammar,     // EBNF as xgrammar and llama.cpp's GBNF write it; its root rule is `root`
+    kChoice,      // a JSON list of strings, one of which is the text
+  };
+  Type type = Type::kJson;
+  std::string guide;
+};
+
 // One prompt and how to continue it. Everything is checked by BatchManager::submit.
 struct Request {
   std::vector<int32_t> input_ids;  // 1 .. max_seq_len - 1 tokens, each in [0, vocab_size)
   int32_t max_new_tokens = 0;      // > 0; input_ids + max_new_tokens <= max_seq_len
   SamplingConfig sampling;         // empty end_ids → the engine's own; {-1} → none
   std::vector<std::vector<int32_t>> stop_words;  // token sequences that end the generation
-  bool streaming = false;          // false: one response with all tokens, at the end
+  bool streaming = false;          // false: one response for each sequence with all tokens, at its end
+
+  // Sequences with seeds random_seed, random_seed + 1 …; with beam search, the best of its beams.
+  int32_t num_return_sequences = 1;
+  BeamSearchConfig beam_search;  // its beams come at the end, streaming or not
+
+  float priority = 0.5f;  // 0 .. 1; a larger one is scheduled earlier, but overtakes no one for ever
+  std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kUnavailable
+  std::vector<int32_t> draft_tokens;  // a guess at the first generated tokens, verified in one step
+  std::optional<GuidedDecoding> guided_decoding;
+  bool return_context_logits = false;  // the prompt is then computed anew: no KV-cache reuse
+  bool return_generation_logits = false;
+
+  KvCacheRetention retention;
+  // Cached blocks are shared only between requests that agree in these.
+  uint64_t lora_task_id = 0;
+  std::vector<uint64_t> prompt_extra_ids;  // one for each prompt token, or empty
+
   // Asked before every step; true cancels the request. May be empty. Called from the loop thread.
   std::function<bool()> is_cancelled;
 };
 
-// Tokens generated since the last response of this request. Exactly one response of a request is final.
+// One beam of a finished beam search.
+struct Beam {
+  std::vector<int32_t> tokens;  // generated; without the end id
+  std::vector<float> log_probs;  // parallel to tokens
+  float cum_log_prob = 0.0f;    // over the end id as well
+  FinishReason finish_reason = FinishReason::kNone;
+};
+
+// Tokens generated since the last response of this sequence. Each sequence of a request has one response with
+// is_sequence_final; exactly one response of the request, its last, is final.
 struct Response {
+  int32_t sequence_index = 0;  // < num_return_sequences; 0 with beam search
   std::vector<int32_t> tokens;
   std::vector<float> log_probs;  // parallel to tokens, when asked for
   float cum_log_prob = 0.0f;     // over all generated tokens up to here
+  std::vector<Beam> beams;       // with beam search, instead of the above: num_return_sequences, best first
   // Up to kPrecedingTokens generated tokens before `tokens`: what a stateless detokenizer needs to go
   // on in the middle of a word or a character. Empty in the first response.
   std::vector<int32_t> preceding_tokens;
-  int32_t kv_cache_blocks = 0;  // that the sequence has been given up to here
+  // Shared: every sequence of a request has the same prompt.
+  std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], in the first response, when asked for
+  std::vector<float> generation_logits;                      // [tokens, vocab_size], when asked for; not with beam search
+  // Of this sequence up to here: blocks in its list, those of them taken from the cache's reuse, and the others.
+  int32_t kv_cache_alloc_total_blocks = 0;
+  int32_t kv_cache_reused_blocks = 0;
+  int32_t kv_cache_alloc_new_blocks = 0;
+  bool is_sequence_final = false;
   bool is_final = false;
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<Error> error;  // set only in a final response

@@ -21,7 +21,7 @@ void move_finished(Sequences& sequences, std::vector<std::unique_ptr<Sequence>>&
 Scheduler::Scheduler(const EngineInfo& info, bool enable_chunked_context)
     : max_num_tokens_(info.max_num_tokens),
       enable_chunked_context_(enable_chunked_context),
-      kv_cache_(info.num_blocks, info.tokens_per_block) {
+      kv_cache_({.num_blocks = info.num_blocks, .tokens_per_block = info.tokens_per_block}) {
   for (int32_t slot = info.max_batch_size - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -45,8 +45,7 @@ bool Scheduler::admit_first_waiting() {
   if (waiting_.empty() || free_slots_.empty()) return false;
   Sequence& sequence = *waiting_.front();
   const int32_t needed = kv_cache_.blocks_for(sequence.max_cached_tokens());
-  if (!kv_cache_.reserve(needed)) return false;
-  sequence.reserved_blocks = needed;
+  if (!kv_cache_.admit(sequence.blocks, {}, needed, false)) return false;
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
   running_.push_back(std::move(waiting_.front()));
@@ -58,8 +57,8 @@ bool Scheduler::add_chunk(Sequence& sequence, int32_t& budget) {
   const int32_t wanted = sequence.num_uncached();
   if (budget == 0 || (wanted > budget && !enable_chunked_context_)) return false;
   const int32_t num_tokens = std::min(wanted, budget);
-  kv_cache_.extend(sequence.block_ids, sequence.num_cached + num_tokens);
-  sequence.num_blocks = static_cast<int32_t>(sequence.block_ids.size());
+  kv_cache_.extend(sequence.blocks, sequence.num_cached + num_tokens);
+  sequence.num_blocks = static_cast<int32_t>(sequence.blocks.block_ids.size());
   chunks_.push_back({&sequence, num_tokens});
   budget -= num_tokens;
   return true;
@@ -74,8 +73,7 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::take_finished() {
 }
 
 void Scheduler::release(Sequence& sequence) {
-  kv_cache_.release(sequence.block_ids);
-  kv_cache_.cancel_reservation(sequence.reserved_blocks);
+  kv_cache_.release(sequence.blocks);
   free_slots_.push_back(sequence.slot);
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "batch_manager/kv_cache.h"
 #include "batch_manager/request.h"
 #include "engine/engine.h"
 
@@ -39,9 +40,8 @@ struct Sequence {
 
   int32_t slot = -1;  // of the engine, while running
   int32_t num_cached = 0;
-  int32_t reserved_blocks = 0;
-  std::vector<int32_t> block_ids;
-  int32_t num_blocks = 0;  // of block_ids, also after they were given back
+  BlockList blocks;
+  int32_t num_blocks = 0;  // of `blocks`, also after they were given back
 
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<Error> error;

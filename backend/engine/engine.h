@@ -16,34 +16,63 @@ namespace inflight {
 // one, so that a device need not hand it to the host first.
 inline constexpr int32_t kPreviousToken = -1;
 
+// In SequenceSlice::block_ids: a block that every layer's attention window has left behind.
+inline constexpr int32_t kFreedBlock = -1;
+
+// Which of a slice's tokens get a row in StepOutput::logits: the model's raw logits, before any penalty.
+enum class ReturnedLogits {
+  kNone,
+  kSampled,  // one row for each token that the slice adds to StepOutput::tokens
+  kAll,      // one row for each of its input tokens
+};
+
 // One sequence's share of a step.
 struct SequenceSlice {
   int32_t slot;                        // stable index < max_batch_size, keys per-sequence state
-  std::span<const int32_t> tokens;     // to process now: a context chunk, or 1 token for generation
+  std::span<const int32_t> tokens;     // to process now: a context chunk, or 1 generated token; then drafts
   int32_t past_length;                 // tokens already in the KV cache
   std::span<const int32_t> block_ids;  // KV-cache blocks that hold past_length + tokens.size() tokens
   bool samples = true;                 // false while context chunks remain
-  bool returns_logits = false;         // StepOutput::logits gets a row for each of `tokens`
+  int32_t num_drafts = 0;              // the last of `tokens` are draft tokens, to be verified; needs `samples`
+  ReturnedLogits returned_logits = ReturnedLogits::kNone;
+  bool is_masked = false;              // StepInput::masks says which tokens it may sample
+};
+
+// Which tokens the masked slices of a step may sample. Made beside the forward pass.
+class TokenMasks {
+ public:
+  virtual ~TokenMasks() = default;
+  // Bit i % 32 of word i / 32 allows token i; [(vocab_size + 31) / 32] words, valid until the step's end.
+  // Called once a slice from any of the engine's threads, when its logits are there; may wait.
+  virtual std::span<const uint32_t> mask(int32_t slot) = 0;
 };
 
 // One ragged step over at most max_batch_size slices, each of another slot, and max_num_tokens tokens.
 struct StepInput {
   std::span<const SequenceSlice> sequences;
+  TokenMasks* masks = nullptr;  // must live until wait() returns; set if any slice is_masked
 };
 
 struct SampledToken {
   int32_t slot;
   int32_t token;
-  float log_prob;  // 0 unless the slot's SamplingConfig::return_log_probs
+  float log_prob;  // 0 unless the slot's SamplingConfig::return_log_probs or num_candidates
 };
 
 struct StepOutput {
-  std::vector<SampledToken> tokens;  // one for each slice with samples, in the order of the input
-  std::vector<float> logits;         // [tokens of slices with returns_logits, vocab_size], in order
+  // In the order of the input, for each slice with samples: 1 to num_drafts + 1 tokens, of which all but the last
+  // are its first draft tokens, accepted; or, with SamplingConfig::num_candidates, that many, best first.
+  //
+  // A draft is accepted when it is the very token that is sampled in its place, so that drafts change neither
+  // greedy nor seeded output.
+  std::vector<SampledToken> tokens;
+  std::vector<float> logits;  // [rows by returned_logits, vocab_size], in the order of the input
 };
 
 using StepHandle = uint64_t;
+using CopyHandle = uint64_t;
 
+// Blocks num_blocks .. num_blocks + num_host_blocks - 1 are the host tier's; no slice may name them.
 struct BlockCopy {
   int32_t source;
   int32_t destination;
@@ -58,7 +87,11 @@ struct EngineInfo {
   int32_t max_seq_len;       // prompt and generated tokens of one sequence
   int32_t tokens_per_block;  // a power of two
   int32_t num_blocks;        // KV-cache blocks that the engine holds
+  int32_t num_host_blocks = 0;  // more blocks, in host memory, that copies can reach
   int64_t kv_bytes_per_block;
+  int32_t max_beam_width = 1;
+  int32_t attention_window = 0;  // the largest of all layers, in tokens; 0: some layer sees everything
+  int32_t sink_tokens = 0;       // at the start of a sequence, seen by every token in spite of windows
   std::vector<int32_t> end_ids;  // of the model's generation config
   int32_t pad_id;
 };
@@ -70,23 +103,32 @@ class Engine {
   virtual ~Engine() = default;
   virtual const EngineInfo& info() const = 0;
 
-  // Gives a slot to a new sequence: how it samples, and its prompt (penalties look at it, dynamic RoPE
-  // scaling at its length). Not while a step that holds the slot is in flight.
-  virtual void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt) = 0;
+  // Gives a slot to a sequence: how it samples, its prompt (penalties look at it, dynamic RoPE scaling at its
+  // length), and what it has generated already: a sequence that was paused, or a beam that follows another one, goes
+  // on as if it had sampled these tokens in this slot. Not while a step that holds the slot is in flight.
+  virtual void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
+                         std::span<const int32_t> generated = {}) = 0;
 
   // Starts a step and returns before it is done; everything the input's spans point at must live until
   // wait() returns. Steps run in the order of submission.
   virtual StepHandle submit(const StepInput& input) = 0;
   virtual StepOutput wait(StepHandle step) = 0;
 
-  // Copies whole KV-cache blocks, before the next submitted step.
-  virtual void copy_blocks(std::span<const BlockCopy> copies) = 0;
+  // Starts copying whole KV-cache blocks, one after another, after the steps that were submitted before. Later steps
+  // run beside it, except that a step waits for the copies that touch blocks of its slices.
+  virtual CopyHandle copy_blocks(std::span<const BlockCopy> copies) = 0;
+  // Whether these copies, and all before them, are done. Never waits.
+  virtual bool is_copied(CopyHandle copies) const = 0;
 };
 
 // What may differ between two servers of one engine directory.
 struct EngineOptions {
   int32_t num_threads = 0;  // CPU engine; 0 → the CPUs that this process may use
   std::optional<int64_t> max_tokens_in_kv_cache = std::nullopt;  // overrides build_config.kv_cache_bytes
+  int64_t kv_cache_host_bytes = 0;                               // of the host tier
+  // Attention windows in tokens, by layer, repeated over the layers; never wider than the model's own. Empty: its own.
+  std::vector<int32_t> max_attention_windows = {};
+  int32_t sink_tokens = 0;
 };
 
 // Loads the engine in `directory` (config.json + rank0.*) for the device that its config names.

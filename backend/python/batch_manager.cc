@@ -89,7 +89,9 @@ class PyBatchManager {
     nb::gil_scoped_release release;
     auto engine = load_engine(engine_dir, {num_threads, max_tokens_in_kv_cache});
     manager_.reset(
-        new BatchManager(std::move(engine), {max_queue_size, enable_chunked_context, max_responses_per_second}),
+        new BatchManager(std::move(engine), {.max_queue_size = max_queue_size,
+                                                    .enable_chunked_context = enable_chunked_context,
+                                                    .max_responses_per_second = max_responses_per_second}),
         destroy);
     nb::gil_scoped_acquire gil;
     open_managers.insert(this);

@@ -64,7 +64,7 @@ void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_siz
       while (static_cast<int32_t>(progress.block_ids.size()) < blocks) progress.block_ids.push_back(next_block++);
       SequenceSlice slice{progress.slot, left.first(size), progress.past_length, progress.block_ids};
       slice.samples = false;
-      slice.returns_logits = true;
+      slice.returned_logits = ReturnedLogits::kAll;
       slices.push_back(slice);
     }
     const StepOutput output = engine.wait(engine.submit({slices}));

@@ -47,9 +47,9 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
   add<uint64_t>(response, "generation_id", {1}, {generation_id});
   add<int32_t>(response, "batch_index", {1}, {batch_index});
   add<int32_t>(response, "sequence_index", {1}, {0});
-  add<int32_t>(response, "kv_cache_alloc_new_blocks", {1}, {content.kv_cache_blocks});
+  add<int32_t>(response, "kv_cache_alloc_new_blocks", {1}, {content.kv_cache_alloc_total_blocks});
   add<int32_t>(response, "kv_cache_reused_blocks", {1}, {0});
-  add<int32_t>(response, "kv_cache_alloc_total_blocks", {1}, {content.kv_cache_blocks});
+  add<int32_t>(response, "kv_cache_alloc_total_blocks", {1}, {content.kv_cache_alloc_total_blocks});
   if (return_log_probs_) {
     const auto generated = static_cast<int64_t>(content.log_probs.size());
     add(response, "output_log_probs", {1, generated}, content.log_probs);

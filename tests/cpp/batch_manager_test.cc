@@ -138,7 +138,7 @@ TEST(every_request_of_a_random_trace_gets_the_tokens_it_gets_alone) {
       if (last.finish_reason == FinishReason::kLength) {
         CHECK_EQ(tokens.size(), static_cast<size_t>(requests[i].max_new_tokens));
         const auto cached = static_cast<int32_t>(requests[i].input_ids.size() + tokens.size()) - 1;
-        CHECK_EQ(last.kv_cache_blocks, (cached + info.tokens_per_block - 1) / info.tokens_per_block);
+        CHECK_EQ(last.kv_cache_alloc_total_blocks, (cached + info.tokens_per_block - 1) / info.tokens_per_block);
       } else {
         CHECK(last.finish_reason == FinishReason::kCancelled);
       }

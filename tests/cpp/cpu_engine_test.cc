@@ -37,7 +37,7 @@ struct RunningSequence {
             .past_length = past_length,
             .block_ids = block_ids,
             .samples = false,
-            .returns_logits = true};
+            .returned_logits = ReturnedLogits::kAll};
   }
   int32_t left() const { return static_cast<int32_t>(tokens.size()) - past_length; }
 };

@@ -20,7 +20,8 @@ class PagedEngine final : public Engine {
 
   const EngineInfo& info() const override { return info_; }
 
-  void configure(int32_t slot, const SamplingConfig&, std::span<const int32_t> prompt) override {
+  void configure(int32_t slot, const SamplingConfig&, std::span<const int32_t> prompt,
+                 std::span<const int32_t>) override {
     if (slot < 0 || slot >= info_.max_batch_size) throw_error(ErrorCode::kInternal, "slot ", slot);
     prompt_length_[slot] = static_cast<int32_t>(prompt.size());
   }
@@ -44,7 +45,8 @@ class PagedEngine final : public Engine {
   }
 
   StepOutput wait(StepHandle) override { return std::move(output_); }
-  void copy_blocks(std::span<const BlockCopy>) override {}
+  CopyHandle copy_blocks(std::span<const BlockCopy>) override { return 0; }
+  bool is_copied(CopyHandle) const override { return true; }
 
   // What a request with this prompt gets when it runs alone and meets no end id.
   static std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int32_t count, int32_t vocab_size) {

@@ -87,7 +87,8 @@ CpuEngine::~CpuEngine() {
   driver_.join();
 }
 
-void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt) {
+void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
+                          std::span<const int32_t>) {
   if (slot < 0 || slot >= info_.max_batch_size) {
     throw_error(ErrorCode::kInvalidArgument, "slot is ", slot, "; this engine has ", info_.max_batch_size, " slots");
   }
@@ -96,7 +97,7 @@ void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<
   previous_tokens_[slot] = kNotSampled;
 }
 
-void CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
+CopyHandle CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
   for (const BlockCopy& copy : copies) {
     if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= info_.num_blocks) {
       throw_error(ErrorCode::kInvalidArgument, "cannot copy block ", copy.source, " to ", copy.destination,
@@ -104,6 +105,7 @@ void CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
     }
   }
   pending_copies_.insert(pending_copies_.end(), copies.begin(), copies.end());
+  return 0;
 }
 
 StepHandle CpuEngine::submit(const StepInput& input) {
@@ -228,7 +230,7 @@ void CpuEngine::make_batch(const Step& step) {
                                 .prompt_length = prompt_lengths_[slice.slot],
                                 .block_ids = slice.block_ids,
                                 .samples = slice.samples,
-                                .returns_logits = slice.returns_logits});
+                                .returned_logits = slice.returned_logits});
     int32_t position = slice.past_length;
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;

@@ -29,10 +29,12 @@ class CpuEngine : public Engine {
   ~CpuEngine() override;  // lets the running step end and drops the others
 
   const EngineInfo& info() const override { return info_; }
-  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt) override;
+  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
+                 std::span<const int32_t> generated) override;
   StepHandle submit(const StepInput& input) override;
   StepOutput wait(StepHandle step) override;
-  void copy_blocks(std::span<const BlockCopy> copies) override;
+  CopyHandle copy_blocks(std::span<const BlockCopy> copies) override;
+  bool is_copied(CopyHandle) const override { return true; }
 
  private:
   struct Step {

@@ -179,13 +179,13 @@ void ForwardPass::silu_and_multiply(int64_t rows) {
 void ForwardPass::return_logits(const Batch& batch, StepOutput& output) {
   size_t rows = 0;
   for (const BatchSequence& sequence : batch.sequences) {
-    if (sequence.returns_logits) rows += sequence.num_tokens;
+    if (sequence.returned_logits == ReturnedLogits::kAll) rows += sequence.num_tokens;
   }
   output.logits.resize(rows * config_.vocab_size);
 
   float* logits = output.logits.data();
   for (const BatchSequence& sequence : batch.sequences) {
-    if (!sequence.returns_logits) continue;
+    if (sequence.returned_logits != ReturnedLogits::kAll) continue;
     normalize(hidden_.data() + int64_t(sequence.first_row) * config_.hidden_size, weights_.final_layernorm,
               normed_.data(), sequence.num_tokens);
     linear({weights_.lm_head, {}}, normed_.data(), logits, sequence.num_tokens);

@@ -27,7 +27,7 @@ struct BatchSequence {
   int32_t prompt_length;
   std::span<const int32_t> block_ids;
   bool samples;
-  bool returns_logits;
+  ReturnedLogits returned_logits;
 };
 
 struct BatchRow {
