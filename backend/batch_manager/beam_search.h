@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "batch_manager/request.h"
+#include "engine/engine.h"
+
+namespace inflight {
+
+// A running beam: one of those before, and one token more.
+struct BeamChoice {
+  int32_t parent;  // index of the running beam before
+  int32_t token;
+  float log_prob;  // of the token
+};
+
+// Beam search of one request, on the host alone: which beams go on, which are finished, when to stop. Tokens, scores
+// and order are those of transformers' GenerationMixin._beam_search (v5, do_sample=False):
+//
+// - A beam that comes to an end id, to a stop word or to max_new_tokens is finished if it is among the beam_width best
+//   candidates of its step, and dropped otherwise. The beam_width best others are the next running beams.
+// - A finished beam's score is cum_log_prob / length^length_penalty, where the length counts the generated tokens with
+//   the end id. The beam_width best finished beams are kept.
+//
+// What transformers does not have: a stop word ends a beam as an end id does, but remains part of its tokens; and
+// diversity_rate > 0 lowers a candidate's score by diversity_rate times its rank among the candidates of the same beam
+// (0 for the best) for the choice of its step alone, not in cum_log_prob (arXiv:1611.08562, section 3).
+//
+// Equal scores: the lower beam comes first, then the candidate that the engine puts first; of finished beams, the one
+// that finished first.
+class BeamSearch {
+ public:
+  // end_ids may be empty; stop words are not.
+  BeamSearch(const BeamSearchConfig& config, int32_t max_new_tokens, std::vector<int32_t> end_ids,
+             std::vector<std::vector<int32_t>> stop_words);
+
+  // What each running beam must return in a step: 2 * beam_width, or more where more tokens than beam_width can end a
+  // beam, so that beam_width beams can go on whichever end.
+  int32_t num_candidates() const { return num_candidates_; }
+
+  // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens.
+  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+
+  // candidates: [num_running, num_candidates], best first, of the running beams in order. Those with a log_prob of -inf
+  // or NaN are no candidates. Returns the next running beams, best first, valid until the next call; empty when the
+  // search is finished.
+  std::span<const BeamChoice> advance(std::span<const SampledToken> candidates);
+
+  bool is_finished() const { return is_finished_; }
+
+  // Finishes with what there is: running beams count as finished, after the finished ones, with kCancelled.
+  void cancel();
+
+  // A running beam's tokens, valid until the next call of advance().
+  std::span<const int32_t> generated(int32_t beam) const { return running_[beam].tokens; }
+
+  // The `count` best finished beams, best first; fewer if there are no more. Before is_finished(), those so far.
+  std::vector<Beam> best(int32_t count) const;
+
+ private:
+  struct RunningBeam {
+    std::vector<int32_t> tokens;
+    std::vector<float> log_probs;
+    float cum_log_prob = 0.0f;
+  };
+  struct Candidate {
+    float score;  // by which a step chooses
+    float cum_log_prob;
+    BeamChoice choice;
+    bool operator<(const Candidate& other) const { return score > other.score; }  // the best comes first
+  };
+  struct FinishedBeam {
+    float score;
+    Beam beam;
+  };
+
+  void rank(std::span<const SampledToken> candidates);
+  FinishReason finish_reason(const BeamChoice& choice) const;
+  bool is_end_id(int32_t token) const;
+  bool completes_stop_word(const BeamChoice& choice) const;
+  void finish(const Candidate& candidate, FinishReason reason);
+  void finish_running(FinishReason reason);
+  void follow_choices();
+  bool can_improve() const;
+  float score(float cum_log_prob, int32_t length) const;
+
+  const BeamSearchConfig config_;
+  const int32_t max_new_tokens_;
+  const std::vector<int32_t> end_ids_;
+  const std::vector<std::vector<int32_t>> stop_words_;
+  int32_t num_candidates_;
+
+  int32_t num_generated_ = 0;  // tokens of every running beam
+  bool is_finished_ = false;
+  std::vector<RunningBeam> running_;
+  std::vector<RunningBeam> previous_;   // the running beams of the step before, kept for their memory
+  std::vector<Candidate> ranked_;       // of the present step, best first
+  std::vector<Candidate> going_on_;     // of those, the next running beams
+  std::vector<BeamChoice> choices_;     // the same, as advance() returns them
+  std::vector<FinishedBeam> finished_;  // best first, at most beam_width
+};
+
+}  // namespace inflight
