@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "batch_manager/request.h"
@@ -40,12 +41,12 @@ class BeamSearch {
   // beam, so that beam_width beams can go on whichever end.
   int32_t num_candidates() const { return num_candidates_; }
 
-  // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens.
+  // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens; 0 when finished.
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
 
   // candidates: [num_running, num_candidates], best first, of the running beams in order. Those with a log_prob of -inf
-  // or NaN are no candidates. Returns the next running beams, best first, valid until the next call; empty when the
-  // search is finished.
+  // or NaN are no candidates; should there be no other, the search ends with the running beams as they are. Returns the
+  // next running beams, best first, valid until the next call; empty when the search is finished.
   std::span<const BeamChoice> advance(std::span<const SampledToken> candidates);
 
   bool is_finished() const { return is_finished_; }
@@ -68,8 +69,11 @@ class BeamSearch {
   struct Candidate {
     float score;  // by which a step chooses
     float cum_log_prob;
+    int32_t sibling;  // rank among the candidates of the same beam, 0 for the best
     BeamChoice choice;
-    bool operator<(const Candidate& other) const { return score > other.score; }  // the best comes first
+    bool operator<(const Candidate& other) const {  // the best comes first
+      return std::tuple(-score, choice.parent, sibling) < std::tuple(-other.score, other.choice.parent, other.sibling);
+    }
   };
   struct FinishedBeam {
     float score;
@@ -82,9 +86,11 @@ class BeamSearch {
   bool completes_stop_word(const BeamChoice& choice) const;
   void finish(const Candidate& candidate, FinishReason reason);
   void finish_running(FinishReason reason);
-  void follow_choices();
   bool can_improve() const;
-  float score(float cum_log_prob, int32_t length) const;
+  void follow_choices();
+  void end();
+  int32_t num_going_on() const { return static_cast<int32_t>(going_on_.size()); }
+  float length_normalized(float cum_log_prob, int32_t length) const;
 
   const BeamSearchConfig config_;
   const int32_t max_new_tokens_;

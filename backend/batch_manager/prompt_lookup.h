@@ -27,18 +27,18 @@ class PromptLookup {
   // Where each n-gram of one length ended last: a hash table with open addressing.
   class LastEnds {
    public:
-    explicit LastEnds(int32_t n) : n_(n) {}
-    // The end of the last earlier occurrence of the n tokens before `end`, 0 if none; remembers `end` instead.
-    int32_t exchange(std::span<const int32_t> text, int32_t end);
+    explicit LastEnds(size_t n) : n_(n) {}
+    // The end of the last earlier occurrence of the text's last n tokens, 0 if none. From now on it is the text's end.
+    int32_t exchange(std::span<const int32_t> text);
 
    private:
-    // Index in ends_ of the n-gram that ends at `end`, or of the free place for it.
-    size_t find(std::span<const int32_t> text, int32_t end) const;
+    // Index in ends_ of the text's last n tokens, or of the free place for them.
+    size_t find(std::span<const int32_t> text) const;
     void grow(std::span<const int32_t> text);
 
-    int32_t n_;
+    size_t n_;
     size_t num_used_ = 0;
-    std::vector<int32_t> ends_;  // a power of two of them, at most half used; 0: free
+    std::vector<int32_t> ends_;  // a power of two of them, at most half of them used; 0: free
   };
 
   std::vector<int32_t> text_;
