@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -7,90 +8,186 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "step_check.h"
 
 namespace inflight::test {
 
 // An engine whose next token is a hash of every token that it reads back from its paged cache, through the
 // block ids of the step. A wrong block, a lost token or a wrong position changes all tokens that follow, so
 // equality with expected_tokens() proves the scheduler's and the cache's bookkeeping.
+//
+// As in a transformer, what the cache holds for a token depends on the tokens before it that the token sees. Of
+// sampling settings it follows num_candidates and masks. Every step passes StepCheck, and its tokens must be those that
+// configure() and the steps before gave to the slot.
 class PagedEngine final : public Engine {
  public:
   explicit PagedEngine(EngineInfo info)
-      : info_(std::move(info)), cache_(static_cast<size_t>(info_.num_blocks) * info_.tokens_per_block, -1) {}
+      : info_(std::move(info)),
+        step_check_(info_),
+        slots_(info_.max_batch_size),
+        cache_(static_cast<size_t>(info_.num_blocks + info_.num_host_blocks) * info_.tokens_per_block, kUnwritten) {}
 
   const EngineInfo& info() const override { return info_; }
 
-  void configure(int32_t slot, const SamplingConfig&, std::span<const int32_t> prompt,
-                 std::span<const int32_t>) override {
+  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
+                 std::span<const int32_t> generated) override {
     if (slot < 0 || slot >= info_.max_batch_size) throw_error(ErrorCode::kInternal, "slot ", slot);
-    prompt_length_[slot] = static_cast<int32_t>(prompt.size());
+    slots_[slot] = {static_cast<int32_t>(prompt.size()), config.num_candidates, {prompt.begin(), prompt.end()}};
+    slots_[slot].tokens.insert(slots_[slot].tokens.end(), generated.begin(), generated.end());
   }
 
   StepHandle submit(const StepInput& input) override {
-    output_ = {};
-    int64_t num_tokens = 0;
-    std::map<int32_t, int> slots, blocks;
-    for (const SequenceSlice& slice : input.sequences) {
-      num_tokens += slice.tokens.size();
-      if (slots[slice.slot]++ > 0) throw_error(ErrorCode::kInternal, "slot ", slice.slot, " twice in a step");
-      for (int32_t block : slice.block_ids) {
-        if (blocks[block]++ > 0) throw_error(ErrorCode::kInternal, "block ", block, " twice in a step");
-      }
-      run(slice);
-    }
-    if (num_tokens > info_.max_num_tokens) throw_error(ErrorCode::kInternal, num_tokens, " tokens in a step");
+    step_check_.check(input);
+    StepOutput& output = outputs_[++steps];
+    for (const SequenceSlice& slice : input.sequences) run(slice, input.masks, output);
     if (before_wait) before_wait(input);
-    ++steps;
     return steps;
   }
 
-  StepOutput wait(StepHandle) override { return std::move(output_); }
-  CopyHandle copy_blocks(std::span<const BlockCopy>) override { return 0; }
-  bool is_copied(CopyHandle) const override { return true; }
+  StepOutput wait(StepHandle step) override { return std::move(outputs_.extract(step).mapped()); }
 
-  // What a request with this prompt gets when it runs alone and meets no end id.
-  static std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int32_t count, int32_t vocab_size) {
+  CopyHandle copy_blocks(std::span<const BlockCopy> copies) override {
+    const size_t size = info_.tokens_per_block;
+    for (const BlockCopy& copy : copies) {
+      const int32_t num_blocks = info_.num_blocks + info_.num_host_blocks;
+      if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= num_blocks) {
+        throw_error(ErrorCode::kInternal, "copy of block ", copy.source, " to ", copy.destination);
+      }
+      std::copy_n(cache_.begin() + copy.source * size, size, cache_.begin() + copy.destination * size);
+    }
+    return ++copies_;
+  }
+
+  bool is_copied(CopyHandle copies) const override { return !delays_copy || !delays_copy(copies); }
+
+  // What a request with this prompt gets when it runs alone and meets no end id. window and sink_tokens: of EngineInfo.
+  static std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int32_t count, int32_t vocab_size,
+                                              int32_t window = 0, int32_t sink_tokens = 0) {
+    std::vector<uint64_t> entries;
     std::vector<int32_t> generated;
-    for (int32_t i = 0; i < count; ++i) {
-      uint64_t hash = kSeed;
-      for (int32_t token : tokens) hash = mix(hash, token);
-      generated.push_back(static_cast<int32_t>(hash % vocab_size));
+    while (true) {
+      for (size_t i = entries.size(); i < tokens.size(); ++i) {
+        entries.push_back(entry(tokens[i], i, window, sink_tokens, [&](int64_t j) { return entries[j]; }));
+      }
+      if (static_cast<int32_t>(generated.size()) == count) return generated;
+      generated.push_back(next_token(entries.back(), vocab_size));
       tokens.push_back(generated.back());
     }
-    return generated;
+  }
+
+  // What a slot with num_candidates gets when its last token's cache entry is `last`.
+  static std::vector<SampledToken> candidates(int32_t slot, uint64_t last, int32_t count, int32_t vocab_size) {
+    std::vector<SampledToken> best;
+    for (int32_t i = 0; i < count; ++i) {
+      const float log_prob = -0.25f * static_cast<float>(i + 1) - 1e-3f * static_cast<float>(last % 97);
+      best.push_back({slot, (next_token(last, vocab_size) + i) % vocab_size, log_prob});
+    }
+    return best;
   }
 
   std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
+  std::function<bool(CopyHandle)> delays_copy;        // asked by is_copied()
   std::atomic<uint64_t> steps{0};
 
  private:
-  static constexpr uint64_t kSeed = 0x9e3779b97f4a7c15;
-  static uint64_t mix(uint64_t hash, int32_t token) {
-    hash = (hash ^ static_cast<uint64_t>(token + 1)) * 0xff51afd7ed558ccd;
+  static constexpr uint64_t kUnwritten = 0;
+
+  struct Slot {
+    int32_t prompt_length = 0;
+    int32_t num_candidates = 0;
+    std::vector<int32_t> tokens = {};  // prompt, then generated
+  };
+
+  static uint64_t mix(uint64_t hash, uint64_t value) {
+    hash = (hash ^ (value + 1)) * 0xff51afd7ed558ccd;
     return hash ^ (hash >> 33);
   }
 
-  int32_t& at(const SequenceSlice& slice, int64_t position) {
-    const size_t index = position / info_.tokens_per_block;
-    if (index >= slice.block_ids.size()) throw_error(ErrorCode::kInternal, "position ", position, " has no block");
-    return cache_.at(static_cast<size_t>(slice.block_ids[index]) * info_.tokens_per_block +
-                     position % info_.tokens_per_block);
+  // The cache entry of a token at `position`, from those of the positions that it sees.
+  template <class EntryAt>
+  static uint64_t entry(int32_t token, int64_t position, int32_t window, int32_t sink_tokens, EntryAt entry_at) {
+    uint64_t seen = 0x9e3779b97f4a7c15;
+    const int64_t begin = window == 0 ? 0 : std::max<int64_t>(position - window + 1, 0);
+    for (int64_t i = 0; i < std::min<int64_t>(begin, sink_tokens); ++i) seen = mix(seen, entry_at(i));
+    for (int64_t i = begin; i < position; ++i) seen = mix(seen, entry_at(i));
+    return mix(seen, token) | 1;  // not kUnwritten
   }
 
-  void run(const SequenceSlice& slice) {
-    const int64_t end = slice.past_length + slice.tokens.size();
-    for (int64_t i = slice.past_length; i < end; ++i) at(slice, i) = slice.tokens[i - slice.past_length];
-    if (!slice.samples) return;
-    if (end < prompt_length_.at(slice.slot)) throw_error(ErrorCode::kInternal, "sampled inside the prompt");
-    uint64_t hash = kSeed;
-    for (int64_t i = 0; i < end; ++i) hash = mix(hash, at(slice, i));
-    output_.tokens.push_back({slice.slot, static_cast<int32_t>(hash % info_.vocab_size), -1.0f});
+  static int32_t next_token(uint64_t last, int32_t vocab_size) {
+    return static_cast<int32_t>((last >> 1) % static_cast<uint64_t>(vocab_size));
+  }
+
+  uint64_t& at(const SequenceSlice& slice, int64_t position) {
+    const int32_t block = slice.block_ids[position / info_.tokens_per_block];
+    return cache_.at(static_cast<size_t>(block) * info_.tokens_per_block + position % info_.tokens_per_block);
+  }
+
+  void run(const SequenceSlice& slice, TokenMasks* masks, StepOutput& output) {
+    Slot& slot = slots_[slice.slot];
+    const int32_t num_tokens = static_cast<int32_t>(slice.tokens.size());
+    const int32_t first_sampling = slice.samples ? num_tokens - 1 - slice.num_drafts : num_tokens;
+    bool is_sampling = slice.samples;  // until a draft is rejected
+    for (int32_t i = 0; i < num_tokens; ++i) {
+      const int64_t position = slice.past_length + i;
+      const int32_t token = slice.tokens[i] == kPreviousToken ? slot.tokens.back() : slice.tokens[i];
+      if (i <= first_sampling) check_history(slice, slot, token, position);
+      at(slice, position) = entry(token, position, info_.attention_window, info_.sink_tokens, [&](int64_t j) {
+        if (at(slice, j) == kUnwritten) throw_error(ErrorCode::kInternal, "position ", j, " was never written");
+        return at(slice, j);
+      });
+      const uint64_t last = at(slice, position);
+      if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last, output);
+      if (i < first_sampling || !is_sampling) continue;
+      if (slot.num_candidates > 0) {
+        for (const auto& best : candidates(slice.slot, last, slot.num_candidates, info_.vocab_size)) {
+          output.tokens.push_back(best);
+        }
+        continue;
+      }
+      const int32_t sampled = allowed(next_token(last, info_.vocab_size), slice, masks);
+      output.tokens.push_back({slice.slot, sampled, -1.0f});
+      if (slice.returned_logits == ReturnedLogits::kSampled) add_logits(last, output);
+      slot.tokens.push_back(sampled);
+      is_sampling = i + 1 < num_tokens && slice.tokens[i + 1] == sampled;
+    }
+  }
+
+  // A beam goes on with any of its candidates; every other slot only with what it was given.
+  void check_history(const SequenceSlice& slice, Slot& slot, int32_t token, int64_t position) const {
+    if (slot.num_candidates > 0 && position == static_cast<int64_t>(slot.tokens.size())) slot.tokens.push_back(token);
+    if (position >= static_cast<int64_t>(slot.tokens.size()) || slot.tokens[position] != token) {
+      throw_error(ErrorCode::kInternal, "slot ", slice.slot, ": token ", token, " at position ", position,
+                  " is not its sequence's");
+    }
+    if (slice.samples && position + 1 + slice.num_drafts == slice.past_length + int64_t(slice.tokens.size()) &&
+        position + 1 < slot.prompt_length) {
+      throw_error(ErrorCode::kInternal, "slot ", slice.slot, " samples inside its prompt");
+    }
+  }
+
+  // The token, or the next one that the slice's mask allows.
+  int32_t allowed(int32_t token, const SequenceSlice& slice, TokenMasks* masks) const {
+    if (!slice.is_masked) return token;
+    const std::span<const uint32_t> mask = masks->mask(slice.slot);
+    for (int32_t i = 0; i < info_.vocab_size; ++i) {
+      const int32_t candidate = (token + i) % info_.vocab_size;
+      if (mask[candidate / 32] >> (candidate % 32) & 1) return candidate;
+    }
+    throw_error(ErrorCode::kInternal, "slot ", slice.slot, ": its mask allows nothing");
+  }
+
+  // One row: 1 at the next token.
+  void add_logits(uint64_t last, StepOutput& output) const {
+    output.logits.resize(output.logits.size() + info_.vocab_size, 0.0f);
+    output.logits[output.logits.size() - info_.vocab_size + next_token(last, info_.vocab_size)] = 1.0f;
   }
 
   EngineInfo info_;
-  std::vector<int32_t> cache_;
-  std::map<int32_t, int32_t> prompt_length_;
-  StepOutput output_;
+  StepCheck step_check_;
+  std::vector<Slot> slots_;
+  std::vector<uint64_t> cache_;  // an entry a token, 0: never written
+  std::map<StepHandle, StepOutput> outputs_;
+  CopyHandle copies_ = 0;
 };
 
 }  // namespace inflight::test
