@@ -22,7 +22,7 @@ inline constexpr int32_t kFreedBlock = -1;
 // Which of a slice's tokens get a row in StepOutput::logits: the model's raw logits, before any penalty.
 enum class ReturnedLogits {
   kNone,
-  kSampled,  // one row for each token that the slice adds to StepOutput::tokens
+  kSampled,  // one row for each token that the slice adds to StepOutput::tokens; one row for all candidates
   kAll,      // one row for each of its input tokens
 };
 
@@ -35,7 +35,7 @@ struct SequenceSlice {
   bool samples = true;                 // false while context chunks remain
   int32_t num_drafts = 0;              // the last of `tokens` are draft tokens, to be verified; needs `samples`
   ReturnedLogits returned_logits = ReturnedLogits::kNone;
-  bool is_masked = false;              // StepInput::masks says which tokens it may sample
+  bool is_masked = false;              // StepInput::masks says which tokens it may sample; not with drafts
 };
 
 // Which tokens the masked slices of a step may sample. Made beside the forward pass.
@@ -106,6 +106,9 @@ class Engine {
   // Gives a slot to a sequence: how it samples, its prompt (penalties look at it, dynamic RoPE scaling at its
   // length), and what it has generated already: a sequence that was paused, or a beam that follows another one, goes
   // on as if it had sampled these tokens in this slot. Not while a step that holds the slot is in flight.
+  //
+  // A slot with num_candidates is never told which of them its beam takes: it counts the tokens of its slices at
+  // positions past the prompt and what it has generated as generated, too. kPreviousToken is not for such slots.
   virtual void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
                          std::span<const int32_t> generated = {}) = 0;
 

@@ -1,9 +1,10 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
-#include <cmath>
+#include <functional>
 #include <limits>
 
+#include "common/error.h"
 #include "engine/token_choice.h"
 #include "engine/token_words.h"
 
@@ -33,18 +34,60 @@ uint64_t mix(uint64_t x) {
 // The `count`-th number in [0, 1) of the stream that `seed` names.
 double uniform(uint64_t seed, uint64_t count) { return static_cast<double>(mix(mix(seed) ^ count) >> 11) * 0x1p-53; }
 
+void penalize(const SamplingConfig& config, int32_t generated_count, float& score) {
+  score = score > 0.0f ? score / config.repetition_penalty : score * config.repetition_penalty;
+  if (generated_count > 0) {
+    score -= config.frequency_penalty * static_cast<float>(generated_count) + config.presence_penalty;
+  }
+}
+
+constexpr size_t kMaskBits = 32;
+
+void mask_tokens(std::span<const uint32_t> mask, std::span<float> scores) {
+  if (mask.size() * kMaskBits < scores.size()) {
+    throw_error(ErrorCode::kInternal, "a token mask of ", mask.size(), " words for a vocabulary of ", scores.size());
+  }
+  for (size_t first = 0; first < scores.size(); first += kMaskBits) {
+    const uint32_t word = mask[first / kMaskBits];
+    if (word == ~uint32_t{0}) continue;
+    const auto part = scores.subspan(first, std::min(kMaskBits, scores.size() - first));
+    if (word == 0) {
+      std::ranges::fill(part, kMasked);
+    } else {
+      for (size_t bit = 0; bit < part.size(); ++bit) part[bit] = word >> bit & 1 ? part[bit] : kMasked;
+    }
+  }
+}
+
+// A row of the calling thread's own, kept between calls to spare the allocation.
+std::span<float> scratch_row(size_t size) {
+  thread_local std::vector<float> row;
+  row.resize(size);
+  return row;
+}
+
 }  // namespace
 
 Sampler::Sampler(int32_t max_batch_size, int32_t vocab_size) : vocab_size_(vocab_size), slots_(max_batch_size) {}
 
-void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::span<const int32_t> prompt) {
+void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::span<const int32_t> prompt,
+                        std::span<const int32_t> generated) {
+  if (config.embedding_bias && config.embedding_bias->size() != static_cast<size_t>(vocab_size_)) {
+    throw_error(ErrorCode::kInvalidArgument, "embedding_bias has ", config.embedding_bias->size(),
+                " values; the vocabulary has ", vocab_size_);
+  }
+  if (config.num_candidates < 0 || config.num_candidates > vocab_size_) {
+    throw_error(ErrorCode::kInvalidArgument, config.num_candidates, " candidates; the vocabulary has ", vocab_size_);
+  }
   Slot& slot = slots_[slot_index];
   const auto outside = [this](int32_t token) { return token < 0 || token >= vocab_size_; };
   slot.config = config;
   std::erase_if(slot.config.end_ids, outside);
   std::erase_if(slot.config.bad_words,
                 [&](const auto& word) { return word.empty() || std::ranges::any_of(word, outside); });
-  slot.generated = 0;
+  slot.prompt_length = static_cast<int32_t>(prompt.size());
+  slot.num_generated = 0;
+  slot.top_p = config.top_p;
 
   slot.seen.clear();
   if (has_penalties(config)) {
@@ -56,59 +99,83 @@ void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::s
   }
   const size_t tail = std::min(prompt.size(), longest_look_back(slot.config.bad_words));
   slot.recent.assign(prompt.end() - static_cast<std::ptrdiff_t>(tail), prompt.end());
+  for (const int32_t token : generated) remember(slot, token);
 }
 
-SampledToken Sampler::sample(int32_t slot_index, std::span<float> logits) {
+SampledToken Sampler::sample(int32_t slot_index, std::span<const float> logits, std::span<const uint32_t> mask) {
   Slot& slot = slots_[slot_index];
   const SamplingConfig& config = slot.config;
 
-  penalize(slot, logits);
-  mask(slot, logits);
-  int32_t token = is_greedy(config.top_k, config.top_p, config.temperature)
-                      ? argmax(logits)
-                      : draw(logits, config.top_k, config.top_p, config.temperature,
-                             uniform(config.random_seed, static_cast<uint64_t>(slot.generated)));
+  std::span<const float> scores = logits;
+  if (adjusts(slot, mask)) {
+    const std::span<float> row = scratch_row(logits.size());
+    std::ranges::copy(logits, row.begin());
+    adjust(slot, mask, row);
+    scores = row;
+  }
+  int32_t token = is_greedy(config.top_k, slot.top_p, config.temperature)
+                      ? argmax(scores)
+                      : draw(scores, config.top_k, slot.top_p, config.temperature,
+                             uniform(config.random_seed, static_cast<uint64_t>(slot.num_generated)));
   if (token == kNoToken) token = config.end_ids.empty() ? 0 : config.end_ids.front();
-
-  for (; !slot.replaced.empty(); slot.replaced.pop_back()) {
-    logits[slot.replaced.back().first] = slot.replaced.back().second;
-  }
-  const float log_prob = config.return_log_probs ? log_softmax_at(logits, token) : 0.0f;
   remember(slot, token);
-  return {slot_index, token, log_prob};
+  return {slot_index, token, config.return_log_probs ? log_softmax_at(logits, token) : 0.0f};
 }
 
-void Sampler::penalize(Slot& slot, std::span<float> logits) const {
+void Sampler::candidates(int32_t slot_index, std::span<const float> logits, std::span<const uint32_t> mask,
+                         std::span<SampledToken> best) const {
+  const Slot& slot = slots_[slot_index];
+  const std::span<float> scores = scratch_row(logits.size());
+  log_softmax(logits, scores);
+  if (adjusts(slot, mask)) adjust(slot, mask, scores);
+
+  thread_local std::vector<int32_t> tokens;
+  tokens.resize(best.size());
+  best_tokens(scores, tokens);
+  std::ranges::transform(tokens, best.begin(), [&](int32_t token) {
+    return SampledToken{slot_index, token, scores[token] > kMasked ? scores[token] : kMasked};
+  });
+}
+
+void Sampler::follow(int32_t slot_index, int32_t position, int32_t token) {
+  Slot& slot = slots_[slot_index];
+  if (position == slot.prompt_length + slot.num_generated) remember(slot, token);
+}
+
+bool Sampler::adjusts(const Slot& slot, std::span<const uint32_t> mask) const {
   const SamplingConfig& config = slot.config;
-  for (const auto [token, generated_count] : slot.seen) {
-    float& logit = logits[token];
-    slot.replaced.emplace_back(token, logit);
-    logit = logit > 0.0f ? logit / config.repetition_penalty : logit * config.repetition_penalty;
-    if (generated_count > 0) {
-      logit -= config.frequency_penalty * static_cast<float>(generated_count) + config.presence_penalty;
-    }
-  }
+  return config.embedding_bias != nullptr || !slot.seen.empty() || !config.bad_words.empty() || !mask.empty() ||
+         (slot.num_generated < config.min_length && !config.end_ids.empty());
 }
 
-void Sampler::mask(Slot& slot, std::span<float> logits) const {
-  const auto forbid = [&](int32_t token) {
-    slot.replaced.emplace_back(token, logits[token]);
-    logits[token] = kMasked;
-  };
-  for (const auto& word : slot.config.bad_words) {
-    if (ends_with(slot.recent, std::span(word).first(word.size() - 1))) forbid(word.back());
+void Sampler::adjust(const Slot& slot, std::span<const uint32_t> mask, std::span<float> scores) const {
+  const SamplingConfig& config = slot.config;
+  if (config.embedding_bias) {
+    std::ranges::transform(scores, *config.embedding_bias, scores.begin(), std::plus<>());
   }
-  if (slot.generated < slot.config.min_length) std::ranges::for_each(slot.config.end_ids, forbid);
+  for (const auto [token, generated_count] : slot.seen) penalize(config, generated_count, scores[token]);
+  for (const auto& word : config.bad_words) {
+    if (ends_with(slot.recent, std::span(word).first(word.size() - 1))) scores[word.back()] = kMasked;
+  }
+  if (!mask.empty()) mask_tokens(mask, scores);
+  if (slot.num_generated < config.min_length) {
+    for (const int32_t token : config.end_ids) scores[token] = kMasked;
+  }
 }
 
 void Sampler::remember(Slot& slot, int32_t token) const {
-  ++slot.generated;
-  if (has_penalties(slot.config)) {
+  const SamplingConfig& config = slot.config;
+  ++slot.num_generated;
+  if (config.top_p > 0.0f) {
+    slot.top_p = token == config.top_p_reset_id ? config.top_p
+                                                : std::max(config.top_p_min, slot.top_p * config.top_p_decay);
+  }
+  if (has_penalties(config) && token >= 0 && token < vocab_size_) {
     auto place = std::ranges::lower_bound(slot.seen, token, {}, &SeenToken::token);
     if (place == slot.seen.end() || place->token != token) place = slot.seen.insert(place, {token, 0});
     ++place->generated_count;
   }
-  if (const size_t look_back = longest_look_back(slot.config.bad_words); look_back > 0) {
+  if (const size_t look_back = longest_look_back(config.bad_words); look_back > 0) {
     if (slot.recent.size() == look_back) slot.recent.erase(slot.recent.begin());
     slot.recent.push_back(token);
   }

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -11,21 +10,35 @@ namespace inflight {
 
 // Chooses next tokens from logits on the host, in the order that SamplingConfig documents.
 //
-// Each slot draws from its own counter-based generator, keyed by (random_seed, tokens generated so far):
-// what a sequence gets never depends on which others share its batch. Different slots may be sampled
-// from different threads at once.
+// What a slot gets is a function of its configuration, its prompt, the tokens generated so far and the logits. Chance
+// comes from a counter-based generator keyed by (random_seed, tokens generated so far): neither the other sequences of
+// a batch nor a pause matter. Different slots may be sampled from different threads at once.
 class Sampler {
  public:
   Sampler(int32_t max_batch_size, int32_t vocab_size);
 
-  // Gives the slot to a new sequence. Ids outside the vocabulary are ignored: they can never be sampled.
-  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt);
+  // Gives the slot to a sequence that has generated these tokens. Ids outside the vocabulary are ignored: they can
+  // never be sampled. Throws kInvalidArgument, and changes nothing, for an embedding_bias of another size than the
+  // vocabulary and for more candidates than it has.
+  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
+                 std::span<const int32_t> generated = {});
 
-  // `logits` is [vocab_size]; it is changed during the call and as it was after it.
+  // SamplingConfig::num_candidates of the slot.
+  int32_t num_candidates(int32_t slot) const { return slots_[slot].config.num_candidates; }
+
+  // The next token from `logits`, [vocab_size]. `mask` is one of TokenMasks, or empty: all tokens are allowed.
   //
   // Among equal logits the lowest token wins. NaN counts as -inf. When no token is left (all logits are
   // -inf or masked), the slot's first end id ends the sequence, or else the result is token 0.
-  SampledToken sample(int32_t slot, std::span<float> logits);
+  SampledToken sample(int32_t slot, std::span<const float> logits, std::span<const uint32_t> mask = {});
+
+  // The slot's num_candidates best candidates. The slot stays as it is: follow() tells it the choice.
+  void candidates(int32_t slot, std::span<const float> logits, std::span<const uint32_t> mask,
+                  std::span<SampledToken> best) const;
+
+  // `token` stands at `position` of the sequence: the next generated one, if that is one further than what the slot
+  // knows already; otherwise nothing happens.
+  void follow(int32_t slot, int32_t position, int32_t token);
 
  private:
   // A token that a penalty applies to: one of the prompt or a generated one.
@@ -35,14 +48,15 @@ class Sampler {
   };
   struct Slot {
     SamplingConfig config;
-    int32_t generated = 0;
-    std::vector<SeenToken> seen;   // ascending tokens; kept only with penalties
-    std::vector<int32_t> recent;   // the history's end, as long as bad words can look back
-    std::vector<std::pair<int32_t, float>> replaced;  // (token, raw logit) in order of change
+    int32_t prompt_length = 0;
+    int32_t num_generated = 0;
+    float top_p = 0.0f;           // after its decay
+    std::vector<SeenToken> seen;  // ascending tokens; kept only with penalties
+    std::vector<int32_t> recent;  // the history's end, as long as bad words can look back
   };
 
-  void penalize(Slot& slot, std::span<float> logits) const;
-  void mask(Slot& slot, std::span<float> logits) const;
+  bool adjusts(const Slot& slot, std::span<const uint32_t> mask) const;
+  void adjust(const Slot& slot, std::span<const uint32_t> mask, std::span<float> scores) const;
   void remember(Slot& slot, int32_t token) const;
 
   int32_t vocab_size_;

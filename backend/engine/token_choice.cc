@@ -131,6 +131,22 @@ Candidate last_of_mass(std::span<Candidate> candidates, double mass) {
   return candidates.front();
 }
 
+// What log_softmax takes off a logit: log(sum of e^logit), in two parts.
+struct LogSum {
+  float highest;
+  double log_sum;  // of e^(logit - highest)
+};
+
+LogSum log_sum(std::span<const float> logits) {
+  const float highest = maximum(logits);
+  return {highest, std::isfinite(highest) ? std::log(sum_of_weights(logits, highest, 1.0f)) : 0.0};
+}
+
+float log_prob(float logit, const LogSum& sum) {
+  if (!std::isfinite(sum.highest)) return sum.highest > 0.0f && logit == sum.highest ? 0.0f : -kInfinity;
+  return static_cast<float>(logit - sum.highest - sum.log_sum);
+}
+
 // Scores are weights here; the order of `candidates` stays.
 void keep_top_p(std::vector<Candidate>& candidates, double mass, std::vector<Candidate>& scratch) {
   scratch = candidates;
@@ -198,10 +214,30 @@ int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float te
   return last->token;
 }
 
+void best_tokens(std::span<const float> scores, std::span<int32_t> tokens) {
+  thread_local std::vector<Candidate> candidates;
+  candidates.clear();
+  if (!tokens.empty()) select_top_k(scores, tokens.size(), candidates);
+  // Too few scores above -inf: the lowest of the other tokens, too.
+  const size_t num_usable = candidates.size();
+  for (size_t token = 0, usable = 0; candidates.size() < tokens.size(); ++token) {
+    if (usable < num_usable && candidates[usable].token == static_cast<int32_t>(token)) {
+      ++usable;
+    } else {
+      candidates.push_back({-kInfinity, static_cast<int32_t>(token)});
+    }
+  }
+  std::ranges::sort(candidates, more_likely);
+  std::ranges::transform(candidates, tokens.begin(), &Candidate::token);
+}
+
 float log_softmax_at(std::span<const float> logits, int32_t token) {
-  const float highest = maximum(logits);
-  if (!std::isfinite(highest)) return logits[token] == highest ? 0.0f : -kInfinity;
-  return static_cast<float>(logits[token] - highest - std::log(sum_of_weights(logits, highest, 1.0f)));
+  return log_prob(logits[token], log_sum(logits));
+}
+
+void log_softmax(std::span<const float> logits, std::span<float> log_probs) {
+  const LogSum sum = log_sum(logits);
+  std::ranges::transform(logits, log_probs.begin(), [&](float logit) { return log_prob(logit, sum); });
 }
 
 }  // namespace inflight

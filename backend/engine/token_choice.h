@@ -21,7 +21,14 @@ int32_t argmax(std::span<const float> logits);
 // to top_p (0: all), tokens in ascending order. A tie at either cut goes to the lower tokens.
 int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float temperature, double uniform);
 
+// The tokens.size() <= scores.size() tokens with the highest scores, best first; equals from the lowest on. NaN counts
+// as -inf.
+void best_tokens(std::span<const float> scores, std::span<int32_t> tokens);
+
 // log(softmax(logits)[token]).
 float log_softmax_at(std::span<const float> logits, int32_t token);
+
+// log(softmax(logits)), for every token the same as log_softmax_at().
+void log_softmax(std::span<const float> logits, std::span<float> log_probs);
 
 }  // namespace inflight

@@ -64,7 +64,46 @@ void check_draws(const std::vector<float>& logits, int32_t top_k, float top_p, f
   }
 }
 
-SampledToken sample(Sampler& sampler, int32_t slot, std::vector<float> logits) { return sampler.sample(slot, logits); }
+SampledToken sample(Sampler& sampler, int32_t slot, const std::vector<float>& logits,
+                    const std::vector<uint32_t>& mask = {}) {
+  return sampler.sample(slot, logits, mask);
+}
+
+// Allows `allowed` of a vocabulary of `size`; bits past its end are set, which must not matter.
+std::vector<uint32_t> make_mask(size_t size, const std::set<int32_t>& allowed) {
+  std::vector<uint32_t> mask((size + 31) / 32);
+  for (size_t i = size; i < mask.size() * 32; ++i) mask[i / 32] |= 1u << i % 32;
+  for (const int32_t token : allowed) mask[token / 32] |= 1u << token % 32;
+  return mask;
+}
+
+std::vector<std::pair<int32_t, float>> best_candidates(const Sampler& sampler, const std::vector<float>& logits,
+                                                       const std::vector<uint32_t>& mask = {}) {
+  std::vector<SampledToken> best(sampler.num_candidates(0));
+  sampler.candidates(0, logits, mask, best);
+  std::vector<std::pair<int32_t, float>> pairs;
+  for (const SampledToken& candidate : best) pairs.emplace_back(candidate.token, candidate.log_prob);
+  return pairs;
+}
+
+// Everything that looks at the history, or at where in it a token stands.
+SamplingConfig with_everything(int32_t num_tokens) {
+  return {.top_k = 40,
+          .top_p = 0.95f,
+          .temperature = 0.9f,
+          .random_seed = 77,
+          .top_p_decay = 0.8f,
+          .top_p_min = 0.2f,
+          .top_p_reset_id = 3,
+          .repetition_penalty = 1.3f,
+          .presence_penalty = 0.4f,
+          .frequency_penalty = 0.2f,
+          .min_length = 30,
+          .end_ids = {5, 6},
+          .bad_words = {{1}, {2, 3}, {4, 7, 9}, {0, 0, 0, 0}},
+          .embedding_bias = std::make_shared<const std::vector<float>>(random_logits(num_tokens, 99, 0.5f)),
+          .return_log_probs = true};
+}
 
 int32_t greedy_token(const SamplingConfig& config, const std::vector<int32_t>& prompt,
                      const std::vector<float>& logits) {
@@ -145,10 +184,8 @@ TEST(log_probs_are_of_the_raw_logits) {
   std::iota(prompt.begin(), prompt.end(), 0);
   sampler.configure(0, config, prompt);
   for (int i = 0; i < 10; ++i) {
-    std::vector<float> row = logits;
-    const SampledToken result = sampler.sample(0, row);
+    const SampledToken result = sampler.sample(0, logits);
     CHECK(std::abs(result.log_prob - (logits[result.token] - std::log(total))) < 1e-5);
-    CHECK(row == logits);
   }
 }
 
@@ -313,6 +350,185 @@ TEST(slots_can_be_sampled_from_different_threads) {
   for (int32_t slot = 0; slot < 8; ++slot) threads.emplace_back([&, slot] { results[slot] = run(sampler, slot); });
   for (std::thread& thread : threads) thread.join();
   for (const auto& tokens : results) CHECK(tokens == alone);
+}
+
+TEST(bias_comes_before_penalties) {
+  const auto biased = [](std::vector<float> bias) {
+    return SamplingConfig{.repetition_penalty = 2.0f,
+                          .embedding_bias = std::make_shared<const std::vector<float>>(std::move(bias))};
+  };
+  CHECK_EQ(greedy_token(biased({0.0f, 0.0f, 5.0f}), {}, {3.0f, 2.0f, 1.0f}), 2);
+  CHECK_EQ(greedy_token(biased({1.0f, 0.0f, 0.0f}), {0}, {3.0f, 2.1f, 1.0f}), 1);  // (3 + 1) / 2
+  CHECK_EQ(greedy_token(biased({-kInfinity, kNan, 0.0f}), {}, {3.0f, 2.0f, 1.0f}), 2);
+  Sampler sampler(1, 3);
+  CHECK_ERROR(sampler.configure(0, biased({1.0f}), {}), ErrorCode::kInvalidArgument, "embedding_bias has 1 values");
+}
+
+TEST(top_p_decays_to_its_minimum_and_starts_again_after_the_reset_id) {
+  // Four equal tokens: top_p 0.76 .. 1 leaves four, 0.51 .. three, 0.26 .. two, less only token 0.
+  const std::vector<float> logits(4, 0.0f);
+  const auto support = [&](const SamplingConfig& config, const std::vector<int32_t>& generated) {
+    std::set<int32_t> tokens;
+    for (uint64_t seed = 0; seed < 300; ++seed) {
+      SamplingConfig seeded = config;
+      seeded.random_seed = seed;
+      Sampler sampler(1, 4);
+      sampler.configure(0, seeded, {}, generated);
+      tokens.insert(sample(sampler, 0, logits).token);
+    }
+    return tokens.size();
+  };
+  const SamplingConfig config = {.top_p = 0.9f, .top_p_decay = 0.7f, .top_p_min = 0.3f, .top_p_reset_id = 2};
+  CHECK_EQ(support(config, {}), 4u);
+  CHECK_EQ(support(config, {1}), 3u);           // 0.63
+  CHECK_EQ(support(config, {1, 1}), 2u);        // 0.441
+  CHECK_EQ(support(config, {1, 1, 1, 1}), 2u);  // 0.3
+  CHECK_EQ(support(config, {1, 1, 1, 2}), 4u);
+  CHECK_EQ(support(config, {1, 1, 2, 0}), 3u);
+  // A top_p that was left out stays so.
+  CHECK_EQ(support({.top_k = 4, .top_p_decay = 0.5f}, {1, 1, 1}), 4u);
+}
+
+TEST(masked_tokens_are_never_sampled) {
+  const auto logits = random_logits(100, 20);
+  const std::set<int32_t> allowed = {3, 31, 32, 64, 95, 96, 99};
+  const auto mask = make_mask(100, allowed);
+  for (const SamplingConfig& config : {SamplingConfig{}, SamplingConfig{.top_k = 50}, SamplingConfig{.top_p = 1.0f}}) {
+    std::set<int32_t> drawn;
+    for (uint64_t seed = 0; seed < 500; ++seed) {
+      SamplingConfig seeded = config;
+      seeded.random_seed = seed;
+      Sampler sampler(1, 100);
+      sampler.configure(0, seeded, {});
+      drawn.insert(sample(sampler, 0, logits, mask).token);
+    }
+    CHECK(std::ranges::includes(allowed, drawn));
+    if (!is_greedy(config.top_k, config.top_p, config.temperature)) CHECK(drawn.size() > 2);
+  }
+}
+
+TEST(a_mask_that_leaves_nothing_ends_the_sequence) {
+  Sampler sampler(1, 40);
+  sampler.configure(0, {.end_ids = {7, 8}}, {});
+  CHECK_EQ(sample(sampler, 0, random_logits(40, 21), make_mask(40, {})).token, 7);
+  sampler.configure(0, {.end_ids = {7}, .bad_words = {{9}}}, {});
+  CHECK_EQ(sample(sampler, 0, random_logits(40, 21), make_mask(40, {9})).token, 7);
+  CHECK_ERROR(sample(sampler, 0, random_logits(40, 21), {~0u}), ErrorCode::kInternal, "mask of 1 words");
+}
+
+TEST(a_slot_configured_with_its_history_goes_on_as_if_it_had_never_paused) {
+  constexpr int32_t kVocabulary = 60, kLength = 80;
+  const std::vector<int32_t> prompt = {0, 4, 7, 11, 12, 0};
+  std::vector<SamplingConfig> configs = {with_everything(kVocabulary), {}, {.top_p = 1.0f, .random_seed = 4}};
+  configs.push_back(with_everything(kVocabulary));
+  configs.back().top_k = 1;
+  for (const SamplingConfig& config : configs) {
+    Sampler sampler(2, kVocabulary);
+    sampler.configure(0, config, prompt);
+    std::vector<int32_t> generated;
+    for (uint32_t i = 0; i < kLength; ++i) {
+      const auto logits = random_logits(kVocabulary, 1000 + i, 1.5f);
+      // As a resumed sequence, a step behind: the same token, whatever it was before.
+      sampler.configure(1, config, prompt, generated);
+      const SampledToken resumed = sample(sampler, 1, logits), expected = sample(sampler, 0, logits);
+      CHECK_EQ(resumed.token, expected.token);
+      CHECK_EQ(resumed.log_prob, expected.log_prob);
+      generated.push_back(expected.token);
+    }
+  }
+}
+
+TEST(candidates_are_the_best_log_probs) {
+  for (const int32_t size : {3, 16, 500, 20000}) {
+    const auto logits = random_logits(size, 30);
+    double total = 0.0;
+    for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+    std::vector<int32_t> order(size);
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+    for (const int32_t count : {1, 2, 3, 16}) {
+      if (count > size) continue;
+      Sampler sampler(1, size);
+      sampler.configure(0, {.top_k = 1, .temperature = 0.1f, .num_candidates = count}, {});
+      const auto best = best_candidates(sampler, logits);
+      for (int32_t i = 0; i < count; ++i) {
+        CHECK_EQ(best[i].first, order[i]);
+        CHECK(std::abs(best[i].second - (logits[order[i]] - std::log(total))) < 1e-5);
+      }
+      CHECK(best_candidates(sampler, logits) == best);  // nothing is remembered
+    }
+  }
+  Sampler sampler(1, 4);
+  CHECK_ERROR(sampler.configure(0, {.num_candidates = 5}, {}), ErrorCode::kInvalidArgument, "5 candidates");
+}
+
+TEST(bias_penalties_and_masks_apply_to_the_log_probs_of_candidates) {
+  const std::vector<float> logits = {2.0f, 1.0f, 0.0f, -1.0f, 3.0f, 0.5f};
+  SamplingConfig config = {.repetition_penalty = 2.0f,
+                           .min_length = 1,
+                           .end_ids = {4},
+                           .bad_words = {{0, 1}},
+                           .embedding_bias = std::make_shared<const std::vector<float>>(
+                               std::vector<float>{0.0f, 0.0f, 0.0f, 1.25f, 0.0f, 0.0f})};
+  config.num_candidates = 5;
+  Sampler sampler(1, 6);
+  sampler.configure(0, config, std::vector<int32_t>{0});
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp(static_cast<double>(logit));
+  const auto log_prob = [&](int32_t token) { return static_cast<float>(logits[token] - std::log(total)); };
+  const auto best = best_candidates(sampler, logits, make_mask(6, {0, 1, 2, 3, 4}));
+  // log_prob(0) < 0 doubles; 3 is biased over 2; 1 is a bad word, 4 an end id, 5 is masked: equal, lowest first.
+  const std::vector<std::pair<int32_t, float>> expected = {
+      {0, 2 * log_prob(0)}, {3, log_prob(3) + 1.25f}, {2, log_prob(2)}, {1, -kInfinity}, {4, -kInfinity}};
+  for (size_t i = 0; i < expected.size(); ++i) {
+    CHECK_EQ(best[i].first, expected[i].first);
+    CHECK(best[i].second == expected[i].second || std::abs(best[i].second - expected[i].second) < 1e-5);
+  }
+}
+
+TEST(equal_candidates_come_from_the_lowest_token_on) {
+  Sampler sampler(1, 300);
+  sampler.configure(0, {.num_candidates = 4}, {});
+  std::vector<float> logits(300, 1.0f);
+  const auto tokens = [&] {
+    std::vector<int32_t> result;
+    for (const auto& [token, log_prob] : best_candidates(sampler, logits)) result.push_back(token);
+    return result;
+  };
+  CHECK(tokens() == (std::vector<int32_t>{0, 1, 2, 3}));
+  logits[200] = logits[250] = 2.0f;
+  CHECK(tokens() == (std::vector<int32_t>{200, 250, 0, 1}));
+  std::ranges::fill(logits, -kInfinity);
+  CHECK(tokens() == (std::vector<int32_t>{0, 1, 2, 3}));
+  logits[1] = logits[150] = 0.0f;
+  logits[0] = kNan;
+  CHECK(tokens() == (std::vector<int32_t>{1, 150, 0, 2}));
+  CHECK_EQ(best_candidates(sampler, logits)[2].second, -kInfinity);
+  logits[7] = kInfinity;
+  CHECK(best_candidates(sampler, logits)[0] == (std::pair<int32_t, float>{7, 0.0f}));
+}
+
+TEST(a_beam_that_follows_its_tokens_equals_one_configured_with_them) {
+  constexpr int32_t kVocabulary = 60;
+  const std::vector<int32_t> prompt = {0, 4, 7, 11, 12, 0};
+  SamplingConfig config = with_everything(kVocabulary);
+  config.num_candidates = 6;
+  Sampler followed(1, kVocabulary), configured(1, kVocabulary);
+  followed.configure(0, config, prompt);
+  std::vector<int32_t> tokens = prompt;
+  for (size_t position = 0; position < prompt.size(); ++position) {
+    followed.follow(0, static_cast<int32_t>(position), prompt[position]);
+  }
+  for (uint32_t i = 0; i < 50; ++i) {
+    configured.configure(0, config, prompt, std::span(tokens).subspan(prompt.size()));
+    const auto logits = random_logits(kVocabulary, 2000 + i, 1.5f);
+    const auto best = best_candidates(followed, logits);
+    CHECK(best == best_candidates(configured, logits));
+    tokens.push_back(best[i % 3].first);
+    for (int repeat = 0; repeat < 2; ++repeat) {  // what it knows already changes nothing
+      followed.follow(0, static_cast<int32_t>(tokens.size()) - 1, tokens.back());
+    }
+  }
 }
 
 TEST_MAIN()

@@ -88,11 +88,11 @@ CpuEngine::~CpuEngine() {
 }
 
 void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
-                          std::span<const int32_t>) {
+                          std::span<const int32_t> generated) {
   if (slot < 0 || slot >= info_.max_batch_size) {
     throw_error(ErrorCode::kInvalidArgument, "slot is ", slot, "; this engine has ", info_.max_batch_size, " slots");
   }
-  sampler_.configure(slot, config, prompt);
+  sampler_.configure(slot, config, prompt, generated);
   prompt_lengths_[slot] = static_cast<int32_t>(prompt.size());
   previous_tokens_[slot] = kNotSampled;
 }
@@ -113,6 +113,7 @@ StepHandle CpuEngine::submit(const StepInput& input) {
   Step step;
   step.copies = std::exchange(pending_copies_, {});
   step.sequences.assign(input.sequences.begin(), input.sequences.end());
+  step.masks = input.masks;
   StepHandle handle;
   {
     std::lock_guard lock(mutex_);
@@ -145,6 +146,7 @@ void CpuEngine::check(const StepInput& input) {
   size_t num_tokens = 0;
   for (const SequenceSlice& slice : input.sequences) {
     check_slice(slice);
+    check_sampling(slice, input);
     num_tokens += slice.tokens.size();
     if (std::exchange(last_checks_[slice.slot], num_checks_) == num_checks_) {
       throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, " is in the step twice");
@@ -182,6 +184,20 @@ void CpuEngine::check_slice(const SequenceSlice& slice) const {
   }
 }
 
+void CpuEngine::check_sampling(const SequenceSlice& slice, const StepInput& input) const {
+  const auto fail = [&](const auto&... message) {
+    throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, ": ", message...);
+  };
+  if (slice.num_drafts < 0 || slice.num_drafts >= static_cast<int64_t>(slice.tokens.size())) {
+    fail("num_drafts is ", slice.num_drafts, "; with ", slice.tokens.size(), " tokens it must be in [0, ",
+         slice.tokens.size() - 1, "]");
+  }
+  if (slice.num_drafts > 0 && !slice.samples) fail("drafts in a slice that does not sample");
+  if (slice.num_drafts > 0 && slice.is_masked) fail("drafts in a masked slice");
+  if (slice.num_drafts > 0 && sampler_.num_candidates(slice.slot) > 0) fail("drafts in a slot of a beam");
+  if (slice.is_masked && input.masks == nullptr) fail("a masked slice in a step without masks");
+}
+
 void CpuEngine::drive() {
   for (;;) {
     Step* step;
@@ -197,6 +213,8 @@ void CpuEngine::drive() {
       step->failure = std::current_exception();
     } catch (const std::exception& exception) {
       step->failure = std::make_exception_ptr(Error(ErrorCode::kInternal, concat("a step failed: ", exception.what())));
+    } catch (...) {  // of the caller's TokenMasks
+      step->failure = std::make_exception_ptr(Error(ErrorCode::kInternal, "a step failed for an unknown reason"));
     }
     {
       std::lock_guard lock(mutex_);
@@ -214,11 +232,14 @@ StepOutput CpuEngine::run(const Step& step) {
     if (slice.samples) previous_tokens_[slice.slot] = kNotSampled;  // until the step has succeeded
   }
   StepOutput output = forward_.run(batch_, sampler_);
-  for (const SampledToken& sampled : output.tokens) previous_tokens_[sampled.slot] = sampled.token;
+  for (const SampledToken& sampled : output.tokens) {
+    if (sampler_.num_candidates(sampled.slot) == 0) previous_tokens_[sampled.slot] = sampled.token;
+  }
   return output;
 }
 
 void CpuEngine::make_batch(const Step& step) {
+  batch_.masks = step.masks;
   batch_.rows.clear();
   batch_.sequences.clear();
   for (const SequenceSlice& slice : step.sequences) {
@@ -230,7 +251,9 @@ void CpuEngine::make_batch(const Step& step) {
                                 .prompt_length = prompt_lengths_[slice.slot],
                                 .block_ids = slice.block_ids,
                                 .samples = slice.samples,
-                                .returned_logits = slice.returned_logits});
+                                .num_drafts = slice.num_drafts,
+                                .returned_logits = slice.returned_logits,
+                                .is_masked = slice.is_masked});
     int32_t position = slice.past_length;
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;

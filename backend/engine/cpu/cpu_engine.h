@@ -40,6 +40,7 @@ class CpuEngine : public Engine {
   struct Step {
     std::vector<BlockCopy> copies;  // done first
     std::vector<SequenceSlice> sequences;
+    TokenMasks* masks = nullptr;
     StepOutput output;
     std::exception_ptr failure;
     bool is_done = false;
@@ -47,6 +48,7 @@ class CpuEngine : public Engine {
 
   void check(const StepInput& input);
   void check_slice(const SequenceSlice& slice) const;
+  void check_sampling(const SequenceSlice& slice, const StepInput& input) const;
   void drive();
   StepOutput run(const Step& step);
   void make_batch(const Step& step);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/rounding.h"
+#include "engine/cpu/for_each_row.h"
 #include "engine/cpu/kernels/linear.h"
 
 namespace inflight::cpu {
@@ -27,10 +28,7 @@ StepOutput ForwardPass::run(const Batch& batch, Sampler& sampler) {
     silu_and_multiply(rows);
     linear(layer.down, activated_.data(), hidden_.data(), rows, /*accumulate=*/true);
   }
-  StepOutput output;
-  return_logits(batch, output);
-  sample(batch, sampler, output);
-  return output;
+  return output_layer_.run(batch, hidden_.data(), sampler);
 }
 
 ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool,
@@ -44,7 +42,8 @@ ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvC
       rotary_embedding_(config.model),
       group_size_(config.model.num_attention_heads / config.model.num_key_value_heads),
       linear_input_(config.build.max_num_tokens,
-                    std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})) {
+                    std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})),
+      output_layer_(config, weights, pool, isa) {
   const size_t rows = config.build.max_num_tokens;
   hidden_ = Buffer<float>(rows * config_.hidden_size);
   normed_ = Buffer<float>(rows * config_.hidden_size);
@@ -52,7 +51,6 @@ ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvC
   attention_output_ = Buffer<float>(rows * config_.attention_size());
   gate_up_ = Buffer<float>(rows * 2 * config_.intermediate_size);
   activated_ = Buffer<float>(rows * config_.intermediate_size);
-  logits_ = Buffer<float>(size_t(config.build.max_batch_size) * config_.vocab_size);
   cos_ = Buffer<float>(rows * config_.head_size / 2);
   sin_ = Buffer<float>(rows * config_.head_size / 2);
   attention_tasks_.reserve(rows);
@@ -60,19 +58,6 @@ ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvC
   const int64_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
   attention_scratch_size_ = round_up(scratch, kCacheLine);
   attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
-}
-
-template <class Body>
-void ForwardPass::for_each_row(int64_t rows, const Body& body) {
-  constexpr int64_t kRowsPerTask = 4;
-  if (rows <= kRowsPerTask) {
-    for (int64_t row = 0; row < rows; ++row) body(row);
-    return;
-  }
-  pool_.parallel_for(divide_up(rows, kRowsPerTask), [&](int64_t task) {
-    const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
-  });
 }
 
 void ForwardPass::plan_attention(const Batch& batch) {
@@ -87,7 +72,7 @@ void ForwardPass::plan_attention(const Batch& batch) {
 
 void ForwardPass::prepare_rotations(const Batch& batch) {
   const size_t half = config_.head_size / 2;
-  for_each_row(batch.rows.size(), [&](int64_t row) {
+  for_each_row(pool_, batch.rows.size(), [&](int64_t row) {
     const auto [token, position, sequence] = batch.rows[row];
     rotary_embedding_.rotation(position, batch.sequences[sequence].prompt_length, {cos_.data() + row * half, half},
                                {sin_.data() + row * half, half});
@@ -95,14 +80,14 @@ void ForwardPass::prepare_rotations(const Batch& batch) {
 }
 
 void ForwardPass::embed(const Batch& batch) {
-  for_each_row(batch.rows.size(), [&](int64_t row) {
+  for_each_row(pool_, batch.rows.size(), [&](int64_t row) {
     weights_.vocab_embedding.row(batch.rows[row].token, hidden_.data() + row * config_.hidden_size);
   });
 }
 
 void ForwardPass::normalize(const float* x, std::span<const float> weight, float* y, int64_t rows) {
   const int64_t size = static_cast<int64_t>(weight.size());
-  for_each_row(rows, [&](int64_t row) {
+  for_each_row(pool_, rows, [&](int64_t row) {
     operations_.rms_norm(x + row * size, weight.data(), config_.norm_epsilon, size, y + row * size);
   });
 }
@@ -120,7 +105,7 @@ void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer) {
   const int32_t head_size = config_.head_size;
   const int64_t half = head_size / 2;
   const int32_t tokens_per_block = cache_.shape().tokens_per_block;
-  for_each_row(batch.rows.size(), [&](int64_t row) {
+  for_each_row(pool_, batch.rows.size(), [&](int64_t row) {
     float* queries = qkv_.data() + row * config_.qkv_size();
     float* keys = queries + config_.attention_size();
     const float* values = keys + config_.num_key_value_heads * head_size;
@@ -171,43 +156,8 @@ void ForwardPass::attend(int32_t layer) {
 
 void ForwardPass::silu_and_multiply(int64_t rows) {
   const int64_t size = config_.intermediate_size;
-  for_each_row(rows, [&](int64_t row) {
+  for_each_row(pool_, rows, [&](int64_t row) {
     operations_.silu_and_multiply(gate_up_.data() + row * 2 * size, size, activated_.data() + row * size);
-  });
-}
-
-void ForwardPass::return_logits(const Batch& batch, StepOutput& output) {
-  size_t rows = 0;
-  for (const BatchSequence& sequence : batch.sequences) {
-    if (sequence.returned_logits == ReturnedLogits::kAll) rows += sequence.num_tokens;
-  }
-  output.logits.resize(rows * config_.vocab_size);
-
-  float* logits = output.logits.data();
-  for (const BatchSequence& sequence : batch.sequences) {
-    if (sequence.returned_logits != ReturnedLogits::kAll) continue;
-    normalize(hidden_.data() + int64_t(sequence.first_row) * config_.hidden_size, weights_.final_layernorm,
-              normed_.data(), sequence.num_tokens);
-    linear({weights_.lm_head, {}}, normed_.data(), logits, sequence.num_tokens);
-    logits += size_t(sequence.num_tokens) * config_.vocab_size;
-  }
-}
-
-// The logits of each sampling sequence's last token, and a token from them.
-void ForwardPass::sample(const Batch& batch, Sampler& sampler, StepOutput& output) {
-  for (const BatchSequence& sequence : batch.sequences) {
-    if (!sequence.samples) continue;
-    const int64_t last_row = sequence.first_row + sequence.num_tokens - 1;
-    normalize(hidden_.data() + last_row * config_.hidden_size, weights_.final_layernorm,
-              normed_.data() + output.tokens.size() * config_.hidden_size, 1);
-    output.tokens.push_back({.slot = sequence.slot, .token = 0, .log_prob = 0});
-  }
-  const int64_t rows = static_cast<int64_t>(output.tokens.size());
-  if (rows == 0) return;
-  linear({weights_.lm_head, {}}, normed_.data(), logits_.data(), rows);
-  pool_.parallel_for(rows, [&](int64_t row) {
-    const size_t vocab_size = config_.vocab_size;
-    output.tokens[row] = sampler.sample(output.tokens[row].slot, {logits_.data() + row * vocab_size, vocab_size});
   });
 }
 

@@ -5,11 +5,13 @@
 #include <vector>
 
 #include "common/thread_pool.h"
+#include "engine/cpu/batch.h"
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/kernels/linear_input.h"
 #include "engine/cpu/kernels/operations.h"
 #include "engine/cpu/kv_cache_storage.h"
 #include "engine/cpu/memory.h"
+#include "engine/cpu/output_layer.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/weights.h"
 #include "engine/engine.h"
@@ -17,29 +19,6 @@
 #include "engine/sampler.h"
 
 namespace inflight::cpu {
-
-// One sequence's rows of a ragged batch.
-struct BatchSequence {
-  int32_t slot;
-  int32_t first_row;     // its tokens are rows [first_row, first_row + num_tokens)
-  int32_t num_tokens;
-  int32_t past_length;   // tokens before them, in the cache
-  int32_t prompt_length;
-  std::span<const int32_t> block_ids;
-  bool samples;
-  ReturnedLogits returned_logits;
-};
-
-struct BatchRow {
-  int32_t token;     // id
-  int32_t position;  // in its sequence
-  int32_t sequence;  // index in Batch::sequences
-};
-
-struct Batch {
-  std::vector<BatchRow> rows;
-  std::vector<BatchSequence> sequences;
-};
 
 // The model of the Llama family: from a batch's token ids to sampled tokens. All buffers are made by the
 // constructor for the build's largest batch; a batch must not be empty, respect its limits and name valid ids.
@@ -65,12 +44,6 @@ class ForwardPass {
   void normalize(const float* x, std::span<const float> weight, float* y, int64_t rows);
   void silu_and_multiply(int64_t rows);
   void linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate = false);
-  void return_logits(const Batch& batch, StepOutput& output);
-  void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
-
-  // body(row) for every row, on as many threads as that is worth.
-  template <class Body>
-  void for_each_row(int64_t rows, const Body& body);
 
   const ModelConfig& config_;
   const Weights& weights_;
@@ -88,10 +61,10 @@ class ForwardPass {
   Buffer<float> attention_output_;  // [max_num_tokens, heads head_size]
   Buffer<float> gate_up_;           // [max_num_tokens, 2 intermediate]
   Buffer<float> activated_;         // [max_num_tokens, intermediate]
-  Buffer<float> logits_;            // [max_batch_size, vocab], rows are the sequences that sample
   Buffer<float> cos_, sin_;         // [max_num_tokens, head_size / 2]
 
   LinearInput linear_input_;
+  OutputLayer output_layer_;
   std::vector<AttentionTask> attention_tasks_;
   size_t attention_scratch_size_;
   Buffer<float> attention_scratch_;  // [threads, attention_scratch_size_]

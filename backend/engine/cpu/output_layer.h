@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/thread_pool.h"
+#include "engine/cpu/batch.h"
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/kernels/linear_input.h"
+#include "engine/cpu/kernels/operations.h"
+#include "engine/cpu/memory.h"
+#include "engine/cpu/weights.h"
+#include "engine/engine.h"
+#include "engine/model_config.h"
+#include "engine/sampler.h"
+
+namespace inflight::cpu {
+
+// The model's end, from hidden states to tokens: final norm, output projection, sampling, verification of drafts, and
+// the logits that slices ask for. Only rows whose logits somebody needs are projected, each once, in groups of a
+// bounded size.
+class OutputLayer {
+ public:
+  OutputLayer(const EngineConfig& config, const Weights& weights, ThreadPool& pool, Isa isa);
+
+  // hidden: the last layer's states, [batch.rows.size(), hidden].
+  StepOutput run(const Batch& batch, const float* hidden, Sampler& sampler);
+
+ private:
+  // A sequence that samples or returns logits.
+  struct Slice {
+    const BatchSequence* sequence;
+    int64_t first_token;       // in StepOutput::tokens, where every row that may be sampled has room
+    int32_t tokens_per_row;    // 1, or num_candidates
+    int32_t num_returned;      // rows of StepOutput::logits
+    int32_t num_left;          // the sequence's last rows, yet to be sampled; 0 after a draft that was rejected
+    int32_t num_sampled = 0;   // rows
+  };
+  // Neighboring rows of one slice with their logits, to be sampled one after another.
+  struct SampledRows {
+    Slice* slice;
+    const float* logits;  // [count, vocab]
+    int32_t count;
+  };
+
+  void plan(const Batch& batch, Sampler& sampler, StepOutput& output);
+  void project_returned(const float* hidden, StepOutput& output);
+  bool project_next_group(const float* hidden);
+  void project(const float* hidden, float* logits);
+  void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
+  void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, SampledToken* tokens) const;
+  void drop_rejected(StepOutput& output) const;
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  ThreadPool& pool_;
+  const Isa isa_;
+  const Operations& operations_;
+  const size_t max_rows_;  // in one group
+
+  Buffer<float> normed_;  // [max_rows, hidden]
+  Buffer<float> logits_;  // [max_rows, vocab]
+  LinearInput linear_input_;
+
+  std::vector<Slice> slices_;        // of the running step
+  std::vector<int32_t> group_;       // rows of the batch that are projected next
+  std::vector<SampledRows> sampled_;  // rows whose logits are there
+};
+
+}  // namespace inflight::cpu
