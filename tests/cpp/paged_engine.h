@@ -86,7 +86,7 @@ class PagedEngine final : public Engine {
   }
 
   std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
-  std::function<bool(CopyHandle)> delays_copy;        // asked by is_copied()
+  std::function<bool(CopyHandle)> delays_copy;  // asked by is_copied()
   std::atomic<uint64_t> steps{0};
 
  private:

@@ -1,0 +1,174 @@
+#include "trace_compare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <sstream>
+
+#include "trace_engine.h"
+
+namespace inflight::test {
+namespace {
+
+constexpr float kTolerance = 1e-4f;
+
+template <class Values>
+std::string text(const Values& values) {
+  std::ostringstream out;
+  out << "[";
+  for (const auto& value : values) out << (&value == &*values.begin() ? "" : ", ") << value;
+  out << "]";
+  return out.str();
+}
+
+// Whether the values are equal up to kTolerance as far as both go.
+bool are_close(const std::vector<float>& a, const std::vector<float>& b) {
+  const size_t size = std::min(a.size(), b.size());
+  return std::equal(a.begin(), a.begin() + size, b.begin(),
+                    [](float x, float y) { return x == y || std::abs(x - y) <= kTolerance * (1 + std::abs(y)); });
+}
+
+bool is_prefix(const std::vector<int32_t>& prefix, const std::vector<int32_t>& tokens) {
+  return prefix.size() <= tokens.size() && std::equal(prefix.begin(), prefix.end(), tokens.begin());
+}
+
+const char* name(FinishReason reason) {
+  static const char* const kNames[] = {"none", "end id", "stop words", "length", "cancelled"};
+  return kNames[static_cast<int>(reason)];
+}
+
+// Compares one request's outcome with what it gets alone.
+class Comparison {
+ public:
+  Comparison(size_t index, const TraceRequest& traced, const RequestOutcome& outcome, std::vector<std::string>& faults)
+      : index_(index), traced_(traced), outcome_(outcome), faults_(faults) {}
+
+  void ended_once(const Trace& trace, const TraceResult& result) {
+    for (const std::string& violation : std::set(outcome_.violations.begin(), outcome_.violations.end())) {
+      fault(violation);
+    }
+    if (outcome_.num_finals != 1) fault("ended ", outcome_.num_finals, " times");
+    if (!outcome_.error || is_expected(*outcome_.error, trace, result)) return;
+    fault("failed: ", outcome_.error->what());
+  }
+
+  void is_as_alone(const TraceOptions& options, SoloRuns& solo_runs) {
+    for (size_t i = 0; i < outcome_.sequences.size(); ++i) {
+      const RequestOutcome& alone = solo_runs.run(traced_, static_cast<int32_t>(i), options);
+      if (alone.has_failed()) return fault("failed alone: ", alone.error->what());
+      sequence_is(i, outcome_.sequences[i], alone.sequences.at(0));
+    }
+  }
+
+ private:
+  template <class... What>
+  void fault(const What&... what) {
+    faults_.push_back(concat("request ", index_, ": ", what...));
+  }
+
+  bool is_expected(const Error& error, const Trace& trace, const TraceResult& result) const {
+    if (error.code() == ErrorCode::kUnavailable) return traced_.deadline_ms || result.is_stopped;
+    const bool injects = std::ranges::any_of(
+        trace.events, [](const TraceEvent& event) { return std::holds_alternative<Fault>(event.action); });
+    return injects && std::string(error.what()).find(kInjected) != std::string::npos;
+  }
+
+  void sequence_is(size_t i, const SequenceOutcome& got, const SequenceOutcome& alone) {
+    const bool is_cut = outcome_.has_failed() || got.finish_reason == FinishReason::kCancelled;
+    const bool same = is_cut ? is_prefix(got.tokens, alone.tokens) : got.tokens == alone.tokens;
+    if (!same) return fault("sequence ", i, ": tokens ", text(got.tokens), ", alone ", text(alone.tokens));
+    if (!is_cut && got.finish_reason != alone.finish_reason) {
+      fault("sequence ", i, ": finish reason ", name(got.finish_reason), ", alone ", name(alone.finish_reason));
+    }
+    if (!are_close(got.log_probs, alone.log_probs)) {
+      fault("sequence ", i, ": log-probs ", text(got.log_probs), ", alone ", text(alone.log_probs));
+    }
+    if (!is_cut && !are_close({got.cum_log_prob}, {alone.cum_log_prob})) {
+      fault("sequence ", i, ": cum_log_prob ", got.cum_log_prob, ", alone ", alone.cum_log_prob);
+    }
+    if (!are_close(got.generation_logits, alone.generation_logits)) fault("sequence ", i, ": generation logits");
+    logits_are(i, got, alone);
+    if (!is_cut) beams_are(got.beams, alone.beams);
+  }
+
+  void logits_are(size_t i, const SequenceOutcome& got, const SequenceOutcome& alone) {
+    if (!traced_.request.return_context_logits) return;
+    if (!got.context_logits) {
+      if (!got.tokens.empty()) fault("sequence ", i, ": no context logits");
+    } else if (alone.context_logits && !are_close(*got.context_logits, *alone.context_logits)) {
+      fault("sequence ", i, ": context logits");
+    }
+  }
+
+  void beams_are(const std::vector<Beam>& got, const std::vector<Beam>& alone) {
+    if (got.size() != alone.size()) return fault(got.size(), " beams, alone ", alone.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      if (got[i].tokens != alone[i].tokens) {
+        fault("beam ", i, ": tokens ", text(got[i].tokens), ", alone ", text(alone[i].tokens));
+      } else if (!are_close(got[i].log_probs, alone[i].log_probs) ||
+                 !are_close({got[i].cum_log_prob}, {alone[i].cum_log_prob})) {
+        fault("beam ", i, ": log-probs ", text(got[i].log_probs), ", alone ", text(alone[i].log_probs));
+      } else if (got[i].finish_reason != alone[i].finish_reason) {
+        fault("beam ", i, ": finish reason ", name(got[i].finish_reason), ", alone ", name(alone[i].finish_reason));
+      }
+    }
+  }
+
+  const size_t index_;
+  const TraceRequest& traced_;
+  const RequestOutcome& outcome_;
+  std::vector<std::string>& faults_;
+};
+
+// A refusal is right when the queue is full, or when the KV cache cannot hold the request.
+bool may_be_refused(const std::string& refusal, const TraceOptions& options) {
+  if (refusal.find("queue is full") != std::string::npos) return options.manager.max_queue_size > 0;
+  return refusal.find("KV cache") != std::string::npos && options.num_blocks > 0;
+}
+
+void check_rest(const Trace& trace, const TraceResult& result, std::vector<std::string>& faults) {
+  if (result.is_stopped) return;
+  const Statistics& statistics = result.statistics;
+  const KvCacheStatistics& cache = statistics.kv_cache;
+  const auto expect_zero = [&](const char* what, int64_t value) {
+    if (value != 0) faults.push_back(concat("at rest: ", value, " ", what));
+  };
+  expect_zero("active requests", statistics.active_requests);
+  expect_zero("queued requests", statistics.queued_requests);
+  expect_zero("paused requests", statistics.paused_requests);
+  expect_zero("blocks not given back", cache.total_blocks - cache.free_blocks);
+  expect_zero("used blocks", cache.used_blocks);
+  const bool reuses = trace.options.manager.enable_kv_cache_reuse;
+  if (!reuses) {
+    expect_zero("cached blocks without reuse", cache.cached_blocks);
+    expect_zero("used host blocks without reuse", cache.used_host_blocks);
+    expect_zero("evicted blocks without reuse", static_cast<int64_t>(cache.evicted_blocks));
+  }
+  if (cache.cached_blocks > cache.free_blocks) faults.push_back("at rest: more cached blocks than free ones");
+  if (cache.used_host_blocks > cache.total_host_blocks)
+    faults.push_back("at rest: more used host blocks than there are");
+  if (cache.allocated_blocks != cache.new_blocks + cache.reused_blocks) {
+    faults.push_back("at rest: allocated blocks are not new and reused ones");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> find_faults(const Trace& trace, const TraceResult& result, SoloRuns& solo_runs) {
+  std::vector<std::string> faults = result.violations;
+  for (size_t i = 0; i < result.requests.size(); ++i) {
+    if (!result.refusals[i].empty()) {
+      if (!result.is_stopped && !may_be_refused(result.refusals[i], trace.options)) {
+        faults.push_back(concat("request ", i, " was refused: ", result.refusals[i]));
+      }
+      continue;
+    }
+    Comparison comparison(i, result.requests[i], result.outcomes[i], faults);
+    comparison.ended_once(trace, result);
+    comparison.is_as_alone(trace.options, solo_runs);
+  }
+  check_rest(trace, result, faults);
+  return faults;
+}
+
+}  // namespace inflight::test
