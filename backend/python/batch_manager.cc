@@ -1,23 +1,21 @@
 #include "batch_manager/batch_manager.h"
 
-#include <nanobind/stl/filesystem.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
 #include <chrono>
 #include <exception>
 #include <filesystem>
 #include <future>
 #include <memory>
-#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "common/logging.h"
 #include "python/bindings.h"
+#include "python/keyword_arguments.h"
+#include "python/manager_options.h"
 #include "python/requests.h"
+#include "python/responses.h"
+#include "python/statistics.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -69,11 +67,11 @@ std::shared_ptr<nb::object> share(nb::object object) {
           }};
 }
 
-void deliver(const nb::object& callback, RequestId id, const Response& response) {
+void deliver(const nb::object& callback, RequestId id, const Response& response, int32_t vocab_size) {
   nb::gil_scoped_acquire gil;
   CallbackScope scope;
   try {
-    callback(id, nb::cast(response, nb::rv_policy::copy));
+    callback(id, to_python(response, vocab_size));
   } catch (nb::python_error& error) {
     error.discard_as_unraisable(callback);
   } catch (const std::exception& exception) {
@@ -83,38 +81,35 @@ void deliver(const nb::object& callback, RequestId id, const Response& response)
 
 class PyBatchManager {
  public:
-  PyBatchManager(const std::filesystem::path& engine_dir, int32_t num_threads, int32_t max_queue_size,
-                 bool enable_chunked_context, int32_t max_responses_per_second,
-                 std::optional<int64_t> max_tokens_in_kv_cache) {
-    nb::gil_scoped_release release;
-    auto engine = load_engine(engine_dir, {num_threads, max_tokens_in_kv_cache});
-    manager_.reset(
-        new BatchManager(std::move(engine), {.max_queue_size = max_queue_size,
-                                                    .enable_chunked_context = enable_chunked_context,
-                                                    .max_responses_per_second = max_responses_per_second}),
-        destroy);
-    nb::gil_scoped_acquire gil;
+  PyBatchManager(nb::handle engine_dir, const nb::kwargs& keyword_arguments) {
+    const auto directory = argument<std::filesystem::path>("engine_dir", engine_dir);
+    ManagerOptions options = parse_manager_options(keyword_arguments);
+    iterations_ = std::make_shared<History<IterationStatistics>>(options.history);
+    ended_requests_ = std::make_shared<History<RequestTimes>>(options.history);
+    options.batch_manager.on_iteration = [history = iterations_](const auto& statistics) { history->add(statistics); };
+    options.batch_manager.on_request_end = [history = ended_requests_](const auto& times) { history->add(times); };
+    {
+      nb::gil_scoped_release release;
+      manager_.reset(new BatchManager(load_engine(directory, options.engine), options.batch_manager), destroy);
+    }
     open_managers.insert(this);
   }
   ~PyBatchManager() { close(); }
   PyBatchManager(const PyBatchManager&) = delete;
   PyBatchManager& operator=(const PyBatchManager&) = delete;
 
-  RequestId submit(std::vector<int32_t> input_ids, int32_t max_new_tokens, nb::object callback,
-                   std::vector<std::vector<int32_t>> stop_words, bool streaming, const nb::kwargs& sampling) {
-    Request request;
-    request.input_ids = std::move(input_ids);
-    request.max_new_tokens = max_new_tokens;
-    request.sampling = parse_sampling(sampling);
-    request.stop_words = std::move(stop_words);
-    request.streaming = streaming;
+  RequestId submit(nb::handle input_ids, nb::handle max_new_tokens, nb::object callback,
+                   const nb::kwargs& keyword_arguments) {
     const auto manager = open();
+    Request request = parse_request(input_ids, max_new_tokens, keyword_arguments);
+    if (!PyCallable_Check(callback.ptr())) refuse("callback", callback, "callable with a request's id and a Response");
     auto shared_callback = share(std::move(callback));
     nb::gil_scoped_release release;
-    return manager->submit(std::move(request),
-                           [callback = std::move(shared_callback)](RequestId id, const Response& response) {
-                             deliver(*callback, id, response);
-                           });
+    return manager->submit(std::move(request), [callback = std::move(shared_callback),
+                                                vocab_size = manager->engine_info().vocab_size](
+                                                   RequestId id, const Response& response) {
+      deliver(*callback, id, response, vocab_size);
+    });
   }
 
   void cancel(RequestId id) {
@@ -123,18 +118,9 @@ class PyBatchManager {
     manager->cancel(id);
   }
 
-  nb::dict statistics() const {
-    const Statistics statistics = open()->statistics();
-    nb::dict result;
-    result["iterations"] = statistics.iterations;
-    result["active_requests"] = statistics.active_requests;
-    result["queued_requests"] = statistics.queued_requests;
-    result["free_blocks"] = statistics.free_blocks;
-    result["total_blocks"] = statistics.total_blocks;
-    result["context_tokens"] = statistics.context_tokens;
-    result["generated_tokens"] = statistics.generated_tokens;
-    return result;
-  }
+  nb::dict statistics() const { return to_python(open()->statistics()); }
+  nb::list last_iterations() const { return to_python(iterations_->entries()); }
+  nb::list last_requests() const { return to_python(ended_requests_->entries()); }
 
   EngineInfo info() const { return open()->engine_info(); }
 
@@ -150,6 +136,8 @@ class PyBatchManager {
   }
 
   std::shared_ptr<BatchManager> manager_;
+  std::shared_ptr<History<IterationStatistics>> iterations_;
+  std::shared_ptr<History<RequestTimes>> ended_requests_;
 };
 
 // Before the interpreter goes: no thread of ours may wait for the GIL after that.
@@ -165,22 +153,34 @@ void close_all() {
 void bind_batch_manager(nb::module_& module) {
   nb::class_<PyBatchManager>(module, "BatchManager", R"(In-flight batching over the engine in engine_dir.
 
-num_threads: of the CPU engine; 0: the CPUs that this process may use. max_queue_size: requests that may
-wait to be scheduled; 0: any number. max_tokens_in_kv_cache: instead of the engine's kv_cache_bytes.)")
-      .def(nb::init<const std::filesystem::path&, int32_t, int32_t, bool, int32_t, std::optional<int64_t>>(),
-           "engine_dir"_a, "num_threads"_a = 0, "max_queue_size"_a = 0, "enable_chunked_context"_a = true,
-           "max_responses_per_second"_a = 0, "max_tokens_in_kv_cache"_a = nb::none())
-      .def("submit", &PyBatchManager::submit, "input_ids"_a, "max_new_tokens"_a, "callback"_a,
-           "stop_words"_a = std::vector<std::vector<int32_t>>(), "streaming"_a = false, "sampling"_a,
+Keyword arguments are the fields of EngineOptions (backend/engine/engine.h) and BatchManagerOptions
+(backend/batch_manager/batch_manager.h), such as num_threads, max_tokens_in_kv_cache, kv_cache_host_bytes,
+enable_kv_cache_reuse, tokenizer_dir, prompt_lookup_max_draft_tokens and prompt_lookup_max_ngram; scheduler_policy:
+"guaranteed_no_evict" (the default), "max_utilization" or "static_batch"; and history: of how many iterations and ended
+requests statistics are kept (1000). Raises InflightError.)")
+      .def(nb::init<nb::handle, const nb::kwargs&>(), "engine_dir"_a.none(), "options"_a)
+      .def("submit", &PyBatchManager::submit, "input_ids"_a.none(), "max_new_tokens"_a.none(),
+           "callback"_a.none(), "options"_a,
            R"(Queues a request and returns its id; or raises InflightError, and then never calls back.
 
-callback(id, Response) is called from the delivery thread: once without streaming, else as tokens come;
-what it raises goes to sys.unraisablehook. stop_words: token sequences that end the generation. Keyword
-arguments are the fields of SamplingConfig (backend/engine/sampling_config.h): temperature, top_k …)")
+callback(id, Response) is called from the delivery thread: once a sequence without streaming, else as tokens come;
+what it raises goes to sys.unraisablehook. Keyword arguments are the fields of SamplingConfig
+(backend/engine/sampling_config.h), Request and BeamSearchConfig (backend/batch_manager/request.h): temperature, top_k,
+streaming, num_return_sequences, beam_width … Of other forms are
+
+early_stopping: True, False or "never". beam_search_diversity_rate: BeamSearchConfig's diversity_rate.
+timeout: seconds until the request ends with an error; None: never.
+guided_decoding: (type, guide); the type is "json", "json_schema", "regex", "grammar" or "choice".
+retention_ranges: [(begin, end or None, priority, milliseconds or None), …], of the prompt's tokens;
+retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")
       .def("cancel", &PyBatchManager::cancel, "id"_a,
            "Ends the request with a final response; one that has ended is left alone.")
       .def("statistics", &PyBatchManager::statistics,
-           "A consistent snapshot: requests, blocks, tokens since the start.")
+           "A consistent snapshot, the fields of Statistics (backend/batch_manager/statistics.h).")
+      .def("last_iterations", &PyBatchManager::last_iterations,
+           "The last steps, oldest first: the fields of IterationStatistics; durations are seconds.")
+      .def("last_requests", &PyBatchManager::last_requests,
+           "The requests that ended last, oldest first: the fields of RequestTimes; durations are seconds.")
       .def_prop_ro("info", &PyBatchManager::info, "What the engine was built for.")
       .def("close", &PyBatchManager::close,
            "Ends all requests with an error and frees the engine; returns at once when called from a callback.")

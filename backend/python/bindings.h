@@ -8,7 +8,7 @@ namespace inflight::python {
 
 void bind_errors(nanobind::module_& module);
 void bind_packing(nanobind::module_& module);
-void bind_requests(nanobind::module_& module);
+void bind_responses(nanobind::module_& module);
 void bind_batch_manager(nanobind::module_& module);
 void bind_engine(nanobind::module_& module);
 

@@ -35,7 +35,7 @@ class PyEngine {
   PyEngine(const std::filesystem::path& engine_dir, int32_t num_threads,
            std::optional<int64_t> max_tokens_in_kv_cache) {
     nb::gil_scoped_release release;
-    engine_ = load_engine(engine_dir, {num_threads, max_tokens_in_kv_cache});
+    engine_ = load_engine(engine_dir, {.num_threads = num_threads, .max_tokens_in_kv_cache = max_tokens_in_kv_cache});
   }
 
   const EngineInfo& info() const { return engine_->info(); }
@@ -69,7 +69,11 @@ void bind_engine(nb::module_& module) {
       .def_ro("max_seq_len", &EngineInfo::max_seq_len)
       .def_ro("tokens_per_block", &EngineInfo::tokens_per_block)
       .def_ro("num_blocks", &EngineInfo::num_blocks)
+      .def_ro("num_host_blocks", &EngineInfo::num_host_blocks)
       .def_ro("kv_bytes_per_block", &EngineInfo::kv_bytes_per_block)
+      .def_ro("max_beam_width", &EngineInfo::max_beam_width)
+      .def_ro("attention_window", &EngineInfo::attention_window)
+      .def_ro("sink_tokens", &EngineInfo::sink_tokens)
       .def_ro("end_ids", &EngineInfo::end_ids)
       .def_ro("pad_id", &EngineInfo::pad_id);
   nb::class_<PyEngine>(module, "Engine", "The engine in engine_dir without a batch manager, for tests and perplexity.")

@@ -11,7 +11,7 @@ NB_MODULE(_native, module) {
       "CPUs that this process may use, by its affinity and its control groups; an engine starts a thread on each.");
   inflight::python::bind_errors(module);
   inflight::python::bind_packing(module);
-  inflight::python::bind_requests(module);
+  inflight::python::bind_responses(module);
   inflight::python::bind_batch_manager(module);
   inflight::python::bind_engine(module);
 }

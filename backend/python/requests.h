@@ -2,12 +2,12 @@
 
 #include <nanobind/nanobind.h>
 
-#include "engine/sampling_config.h"
+#include "batch_manager/request.h"
 
 namespace inflight::python {
 
-// Fills a SamplingConfig from keyword arguments named like its fields.
-// Throws Error (kInvalidArgument) for a name that is not a field or a value of the wrong type.
-SamplingConfig parse_sampling(const nanobind::kwargs& options);
+// A Request from keyword arguments: the fields of Request, SamplingConfig, BeamSearchConfig and KvCacheRetention under
+// their names in C++, and what bind_batch_manager() documents. Throws Error (kInvalidArgument) naming the argument.
+Request parse_request(nanobind::handle input_ids, nanobind::handle max_new_tokens, const nanobind::kwargs& options);
 
 }  // namespace inflight::python

@@ -64,15 +64,35 @@ def test_input_ids_may_be_an_array(manager):
     "options, message",
     [
         ({"temperature": -1.0}, "temperature is -1"),
-        ({"top_k": "many"}, "top_k is 'many', which is of the wrong type"),
-        ({"random_seed": -1}, "random_seed is -1, which is of the wrong type or out of its range"),
-        ({"beam": 2}, "'beam' is no sampling option; there are bad_words, "),
+        ({"top_k": "many"}, "top_k is 'many'; it must be an integer"),
+        ({"top_k": 2**31}, "top_k is 2147483648; it must be an integer from -2"),
+        ({"random_seed": -1}, "random_seed is -1; it must be an integer from 0 to 2"),
+        ({"streaming": 1}, "streaming is 1; it must be True or False"),
+        ({"beam": 2}, "'beam' is no request option; there are bad_words, "),
         ({"stop_words": [[]]}, "stop_words"),
+        ({"stop_words": [5]}, r"stop_words is \[5\]; it must be a list of lists of integers"),
+        ({"end_ids": None}, "end_ids is None; it must be a list of integers"),
+        ({"timeout": 0}, "timeout is 0; it must be None or a number of seconds above 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"timeout": "soon"}, "timeout is 'soon'"),
+        ({"early_stopping": "always"}, "early_stopping is 'always'; it must be True, False or 'never'"),
+        ({"guided_decoding": ("yaml", "")}, r"guided_decoding is \('yaml', ''\); it must be None or \(type, guide\)"),
+        ({"guided_decoding": "json"}, "guided_decoding is 'json'"),
+        ({"embedding_bias": ["a"]}, "embedding_bias is .*; it must be None or an array of float32"),
+        (
+            {"retention_ranges": [(0, 1)]},
+            r"retention_ranges is \[\(0, 1\)\]; it must be a list of \(begin",
+        ),
+        ({"retention_decode_duration_ms": 1.5}, "retention_decode_duration_ms is 1.5; it must be None or an integer"),
+        ({"prompt_extra_ids": [-1, 0]}, r"prompt_extra_ids is \[-1, 0\]; it must be a list of integers from 0"),
+        ({"input_ids": [1, "a"]}, r"input_ids is \[1, 'a'\]; it must be a list of integers"),
+        ({"max_new_tokens": None}, "max_new_tokens is None; it must be an integer"),
+        ({"callback": 5}, "callback is 5; it must be callable"),
     ],
 )
 def test_bad_options_are_refused_by_name(manager, options, message):
     with pytest.raises(InflightError, match=message) as caught:
-        manager.submit([1, 2], 3, pytest.fail, **options)
+        manager.submit(**{"input_ids": [1, 2], "max_new_tokens": 3, "callback": pytest.fail, **options})
     assert caught.value.code == "invalid_argument"
     assert len(run(manager, [1, 2], 3, **NO_END)[0].tokens) == 3
 
@@ -160,6 +180,26 @@ print(num_threads() - threads)
 
 def test_info_is_what_the_engine_was_built_for(manager):
     assert (manager.info.vocab_size, manager.info.max_batch_size, manager.info.max_num_tokens) == (480, 8, 64)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_threads": "all"}, "num_threads is 'all'; it must be an integer"),
+        ({"scheduler_policy": "fair"}, "scheduler_policy is 'fair'; it must be 'guaranteed_no_evict', 'max_util"),
+        ({"scheduler_policy": 1}, "scheduler_policy is 1; it must be 'guaranteed_no_evict'"),
+        ({"enable_kv_cache_reuse": "yes"}, "enable_kv_cache_reuse is 'yes'; it must be True or False"),
+        ({"max_tokens_in_kv_cache": 1.5}, "max_tokens_in_kv_cache is 1.5; it must be None or an integer"),
+        ({"max_attention_windows": 64}, "max_attention_windows is 64; it must be a list of integers"),
+        ({"tokenizer_dir": 5}, "tokenizer_dir is 5; it must be a str or a Path"),
+        ({"history": -1}, "history is -1; it must be an integer from 0 to 1000000"),
+        ({"policy": "fair"}, "'policy' is no option of a BatchManager; there are enable_chunked_context, "),
+        ({"engine_dir": 5}, "engine_dir is 5; it must be a str or a Path"),
+    ],
+)
+def test_bad_options_of_the_manager_are_refused_by_name(engine_dir, options, message):
+    with pytest.raises(InflightError, match=message):
+        _native.BatchManager(**{"engine_dir": engine_dir, **options})
 
 
 def test_an_engine_that_is_not_there_is_named(tmp_path):

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+
+#include "batch_manager/batch_manager.h"
+#include "engine/engine.h"
+
+namespace inflight::python {
+
+struct ManagerOptions {
+  EngineOptions engine;
+  BatchManagerOptions batch_manager;
+  int32_t history = 1000;  // iterations, and ended requests, whose statistics are kept
+};
+
+// From keyword arguments: the fields of EngineOptions, BatchManagerOptions and PromptLookupOptions under their names in
+// C++ (prompt_lookup_max_draft_tokens, prompt_lookup_max_ngram), and `history`. Throws Error (kInvalidArgument) naming
+// the argument.
+ManagerOptions parse_manager_options(const nanobind::kwargs& options);
+
+}  // namespace inflight::python
