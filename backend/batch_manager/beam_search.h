@@ -101,10 +101,10 @@ class BeamSearch {
   int32_t num_generated_ = 0;  // tokens of every running beam
   bool is_finished_ = false;
   std::vector<RunningBeam> running_;
-  std::vector<RunningBeam> previous_;   // the running beams of the step before, kept for their memory
-  std::vector<Candidate> ranked_;       // of the present step, best first
-  std::vector<Candidate> going_on_;     // of those, the next running beams
-  std::vector<BeamChoice> choices_;     // the same, as advance() returns them
+  std::vector<RunningBeam> previous_;  // the running beams of the step before, kept for their memory
+  std::vector<Candidate> ranked_;  // of the present step, best first
+  std::vector<Candidate> going_on_;  // of those, the next running beams
+  std::vector<BeamChoice> choices_;  // the same, as advance() returns them
   std::vector<FinishedBeam> finished_;  // best first, at most beam_width
 };
 
