@@ -206,7 +206,11 @@ BuildConfig parse_build(const Fields& fields) {
   }
   build.kv_cache_bytes = fields.integer("kv_cache_bytes", 1, INT64_MAX);
   fields.expect("kv_cache_dtype", "float32");
-  fields.expect("max_beam_width", 1);
+  build.max_beam_width = fields.integer("max_beam_width", 1);
+  if (build.max_beam_width > build.max_batch_size) {
+    fields.fail(ErrorCode::kInvalidArgument, "max_beam_width", "is ", build.max_beam_width,
+                "; each beam takes a slot: it must be at most max_batch_size, ", build.max_batch_size);
+  }
   return build;
 }
 

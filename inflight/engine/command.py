@@ -7,7 +7,12 @@ from pathlib import Path
 from inflight.checkpoint.weight_types import DTYPES
 from inflight.engine.build import build_engine
 from inflight.engine.config import DEVICES, BuildOptions
-from inflight.engine.plan import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_NUM_TOKENS, DEFAULT_TOKENS_PER_BLOCK
+from inflight.engine.plan import (
+    DEFAULT_MAX_BATCH_SIZE,
+    DEFAULT_MAX_BEAM_WIDTH,
+    DEFAULT_MAX_NUM_TOKENS,
+    DEFAULT_TOKENS_PER_BLOCK,
+)
 
 _UNITS = {
     "": 1,
@@ -35,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompt and generated tokens of one sequence (default: the model's context, or what the memory holds)",
     )
     parser.add_argument(
+        "--max-beam-width",
+        type=int,
+        help=f"beams of one sequence, each of which counts as a sequence (default {DEFAULT_MAX_BEAM_WIDTH}, or the "
+        "batch size if that is less)",
+    )
+    parser.add_argument(
         "--tokens-per-block",
         type=int,
         help=f"tokens of a KV-cache block, a power of two (default {DEFAULT_TOKENS_PER_BLOCK})",
@@ -58,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
         max_batch_size=options.max_batch_size,
         max_num_tokens=options.max_num_tokens,
         max_seq_len=options.max_seq_len,
+        max_beam_width=options.max_beam_width,
         tokens_per_block=options.tokens_per_block,
         kv_cache_memory=options.kv_cache_memory,
         dtype=options.dtype,

@@ -22,13 +22,14 @@ class BuildOptions:
     """What the user chose; None leaves it to inflight.engine.plan, from the model and the machine.
 
     max_batch_size: sequences in one step. max_num_tokens: tokens in one step. max_seq_len: prompt and
-    generated tokens of one sequence. tokens_per_block: of a KV-cache block, a power of two.
-    kv_cache_memory: bytes. dtype: of the weights, "auto" keeps the checkpoint's.
+    generated tokens of one sequence. max_beam_width: beams of one sequence; each takes the place of a sequence in
+    the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. dtype: of the weights, "auto" keeps the checkpoint's.
     """
 
     max_batch_size: int | None = None
     max_num_tokens: int | None = None
     max_seq_len: int | None = None
+    max_beam_width: int | None = None
     tokens_per_block: int | None = None
     kv_cache_memory: int | None = None
     dtype: str = "auto"
@@ -40,6 +41,7 @@ class BuildOptions:
             "max_batch_size": 1,
             "max_num_tokens": 1,
             "max_seq_len": MIN_SEQ_LEN,
+            "max_beam_width": 1,
             "tokens_per_block": 1,
             "kv_cache_memory": 1,
         }
@@ -54,6 +56,13 @@ class BuildOptions:
                 f"{option('max_num_tokens')} is {self.max_num_tokens}; expected at least "
                 f"{option('max_batch_size')} ({self.max_batch_size}): each sequence generates one token a step"
             )
+        for name in ("max_batch_size", "max_num_tokens"):
+            limit = getattr(self, name)
+            if None not in (self.max_beam_width, limit) and self.max_beam_width > limit:
+                raise InflightError(
+                    f"{option('max_beam_width')} is {self.max_beam_width}; expected at most {option(name)} ({limit}): "
+                    "each beam takes the place of a sequence and generates one token a step"
+                )
         if self.device not in DEVICES:
             raise InflightError(f"{option('device')} is {self.device!r}; expected one of {', '.join(DEVICES)}")
         check_dtype(self.dtype)
@@ -83,12 +92,14 @@ class BuildConfig:
             tokens_per_block=fields.integer("tokens_per_block", minimum=1),
             kv_cache_bytes=fields.integer("kv_cache_bytes", minimum=1),
             kv_cache_dtype=fields.choice("kv_cache_dtype", ("float32",)),
-            max_beam_width=fields.choice("max_beam_width", (1,)),
+            max_beam_width=fields.integer("max_beam_width", minimum=1),
         )
         if not is_power_of_two(config.tokens_per_block):
             fields.fail("tokens_per_block", "a power of two")
         if config.max_num_tokens < config.max_batch_size:
             fields.fail("max_num_tokens", f"at least max_batch_size ({config.max_batch_size})")
+        if config.max_beam_width > config.max_batch_size:
+            fields.fail("max_beam_width", f"at most max_batch_size ({config.max_batch_size})")
         return config
 
 

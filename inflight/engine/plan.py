@@ -11,6 +11,8 @@ from inflight.errors import InflightError
 # weights no longer dominates; more would only lengthen the time between a stream's tokens. (Servers on GPUs
 # default to 256 and more.)
 DEFAULT_MAX_BATCH_SIZE = 64
+# Beams only take places of the batch; wider searches than this hardly ever find better text (arXiv:1904.09751).
+DEFAULT_MAX_BEAM_WIDTH = 8
 # vLLM's default for a server; a longer context phase is cut into chunks, between which others generate.
 DEFAULT_MAX_NUM_TOKENS = 2048
 # TensorRT-LLM's default.
@@ -86,9 +88,8 @@ def make_plan(model: ModelConfig, options: BuildOptions, weights: int, machine: 
     Raises InflightError when no sequence of max_seq_len fits, naming the option and the value that would help.
     """
     options.check()
-    max_batch_size = options.max_batch_size or min(
-        DEFAULT_MAX_BATCH_SIZE, options.max_num_tokens or DEFAULT_MAX_BATCH_SIZE
-    )
+    default_batch_size = max(DEFAULT_MAX_BATCH_SIZE, options.max_beam_width or 1)
+    max_batch_size = options.max_batch_size or min(default_batch_size, options.max_num_tokens or default_batch_size)
     max_num_tokens = options.max_num_tokens or max(DEFAULT_MAX_NUM_TOKENS, max_batch_size)
     tokens_per_block = options.tokens_per_block or DEFAULT_TOKENS_PER_BLOCK
     activations = activation_bytes(model, max_batch_size, max_num_tokens, machine.num_threads)
@@ -111,7 +112,13 @@ def make_plan(model: ModelConfig, options: BuildOptions, weights: int, machine: 
     if num_blocks < blocks_for(max_seq_len, tokens_per_block):
         _refuse_cache(options, kv_cache_bytes, max_seq_len, tokens_per_block, block_bytes)
     config = BuildConfig(
-        options.device, max_batch_size, max_num_tokens, max_seq_len, tokens_per_block, num_blocks * block_bytes
+        device=options.device,
+        max_batch_size=max_batch_size,
+        max_num_tokens=max_num_tokens,
+        max_seq_len=max_seq_len,
+        tokens_per_block=tokens_per_block,
+        kv_cache_bytes=num_blocks * block_bytes,
+        max_beam_width=options.max_beam_width or min(DEFAULT_MAX_BEAM_WIDTH, max_batch_size),
     )
     return MemoryPlan(config, weights, activations, kv_bytes_per_token(model), machine.available_memory)
 

@@ -20,8 +20,8 @@ def blocks_for(tokens: int, tokens_per_block: int) -> int:
 
 
 def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: int, num_threads: int) -> int:
-    """What CpuEngine, ForwardPass and LinearInput allocate (backend/engine/cpu/{cpu_engine,forward}.cc and
-    kernels/linear_input.cc)."""
+    """What CpuEngine, ForwardPass, OutputLayer and LinearInput allocate (backend/engine/cpu/{cpu_engine,forward,
+    output_layer}.cc and kernels/linear_input.cc)."""
     floats_per_token = (
         2 * model.hidden_size  # hidden, normed
         + model.qkv_size
@@ -30,15 +30,20 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         + model.head_size  # cos, sin
     )
     columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
-    quantized_per_token = (columns + 31) + 3 * _FLOAT_BYTES * (columns // 16 + 1)  # int8; scales, two sums
     batch_row, attention_task = 12, 16
+    output_rows = min(max_num_tokens, max(max_batch_size, 16))
     attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
     scratch_per_thread = _FLOAT_BYTES * attention_rows * (64 + 2 * model.head_size + 2)
     return (
-        max_num_tokens * (_FLOAT_BYTES * floats_per_token + quantized_per_token + batch_row + attention_task)
-        + max_batch_size * _FLOAT_BYTES * model.vocab_size  # logits
+        max_num_tokens * (_FLOAT_BYTES * floats_per_token + _quantized_bytes(columns) + batch_row + attention_task)
+        + output_rows * (_FLOAT_BYTES * (model.hidden_size + model.vocab_size) + _quantized_bytes(model.hidden_size))
         + num_threads * scratch_per_thread
     )
+
+
+def _quantized_bytes(columns: int) -> int:
+    """One row of a linear layer's input: int8 values, scales and two sums."""
+    return (columns + 31) + 3 * _FLOAT_BYTES * (columns // 16 + 1)
 
 
 def vector_bytes(model: ModelConfig) -> int:

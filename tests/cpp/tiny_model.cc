@@ -73,7 +73,7 @@ json to_json(const EngineConfig& config) {
             {"tokens_per_block", build.tokens_per_block},
             {"kv_cache_bytes", build.kv_cache_bytes},
             {"kv_cache_dtype", "float32"},
-            {"max_beam_width", 1}}}};
+            {"max_beam_width", build.max_beam_width}}}};
 }
 
 struct TemporaryDirectory {
@@ -122,6 +122,7 @@ EngineConfig tiny_config() {
   config.build.max_seq_len = 150;
   config.build.tokens_per_block = 16;
   config.build.kv_cache_bytes = 1 << 20;
+  config.build.max_beam_width = 4;
   return config;
 }
 

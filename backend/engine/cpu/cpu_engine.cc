@@ -54,6 +54,7 @@ EngineInfo make_info(const EngineConfig& config, const KvCacheStorage& cache) {
           .tokens_per_block = config.build.tokens_per_block,
           .num_blocks = cache.num_blocks(),
           .kv_bytes_per_block = cache.shape().bytes_per_block(),
+          .max_beam_width = config.build.max_beam_width,
           .end_ids = config.model.end_ids,
           .pad_id = config.model.pad_id};
 }

@@ -11,7 +11,7 @@ from inflight.errors import InflightError
 
 @pytest.fixture
 def config(checkpoint):
-    build = BuildConfig("cpu", 4, 64, 128, 16, 1 << 20)
+    build = BuildConfig("cpu", 4, 64, 128, 16, 1 << 20, max_beam_width=3)
     return EngineConfig(ModelConfig.load(checkpoint), build)
 
 
@@ -29,7 +29,7 @@ def test_saved_configurations_load_again(config, tmp_path):
         "tokens_per_block": 16,
         "kv_cache_bytes": 1 << 20,
         "kv_cache_dtype": "float32",
-        "max_beam_width": 1,
+        "max_beam_width": 3,
     }
 
 
@@ -47,6 +47,8 @@ def test_saved_configurations_load_again(config, tmp_path):
             3,
             "build_config: max_num_tokens is 3; expected at least max_batch_size (4)",
         ),
+        ("build_config", "max_beam_width", 0, "build_config: max_beam_width is 0; expected an integer of at least 1"),
+        ("build_config", "max_beam_width", 5, "max_beam_width is 5; expected at most max_batch_size (4)"),
         ("build_config", "kv_cache_dtype", "fp8", "kv_cache_dtype is 'fp8'; expected one of float32"),
         ("pretrained_config", "hidden_size", None, "pretrained_config: hidden_size is None; expected an integer"),
     ],
@@ -73,6 +75,9 @@ def test_says_how_to_make_an_engine(tmp_path):
         (dict(tokens_per_block=48), "--tokens-per-block is 48; expected a power of two"),
         (dict(kv_cache_memory=1.5), "--kv-cache-memory is 1.5; expected an integer"),
         (dict(max_batch_size=8, max_num_tokens=4), "--max-num-tokens is 4; expected at least --max-batch-size (8)"),
+        (dict(max_beam_width=0), "--max-beam-width is 0; expected an integer of at least 1"),
+        (dict(max_beam_width=9, max_batch_size=8), "--max-beam-width is 9; expected at most --max-batch-size (8)"),
+        (dict(max_beam_width=9, max_num_tokens=8), "--max-beam-width is 9; expected at most --max-num-tokens (8)"),
         (dict(device="tpu"), "--device is 'tpu'; expected one of cpu"),
         (dict(dtype="int3"), "dtype is 'int3'; expected one of auto, float32"),
     ],

@@ -55,8 +55,12 @@ def test_a_sequence_takes_whole_blocks():
 
 def test_activation_arithmetic():
     per_token = 4 * (576 + 576 + 960 + 576 + 3 * 1536 + 64) + (1536 + 31) + 12 * (1536 // 16 + 1) + 28
+    per_output_row = 4 * (576 + 49152) + (576 + 31) + 12 * (576 // 16 + 1)
     scratch = 4 * 60 * (64 + 128 + 2)
-    assert activation_bytes(MODEL, 8, 100, 3) == 100 * per_token + 8 * 4 * 49152 + 3 * scratch
+    for max_batch_size, output_rows in (8, 16), (20, 20):
+        expected = 100 * per_token + output_rows * per_output_row + 3 * scratch
+        assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
+    assert activation_bytes(MODEL, 2, 8, 3) == 8 * per_token + 8 * per_output_row + 3 * scratch
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,15 @@ def test_one_sequence_asked_for_may_take_more_than_half():
 def test_batch_follows_a_small_token_budget():
     assert plan(max_num_tokens=8).config.max_batch_size == 8
     assert plan(max_batch_size=4096).config.max_num_tokens == 4096
+
+
+def test_beams_fit_the_batch():
+    assert plan().config.max_beam_width == 8
+    assert plan(max_batch_size=3).config.max_beam_width == 3
+    assert plan(max_num_tokens=2).config.max_beam_width == 2
+    assert plan(max_batch_size=20, max_beam_width=20).config.max_beam_width == 20
+    wide = plan(max_beam_width=100, max_seq_len=128).config
+    assert (wide.max_beam_width, wide.max_batch_size) == (100, 100)
 
 
 def remedy(error, name):
