@@ -27,7 +27,17 @@ uint64_t now_ns() {
 InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstance* instance)
     : config_(model.config()),
       instance_(instance),
-      batch_manager_(load_checked_engine(config_), config_.batch_manager) {}
+      iterations_(config_.iter_stats_max_iterations),
+      metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
+      batch_manager_(load_checked_engine(config_), batch_manager_options()),
+      reporter_(model.metric_owner().model, batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
+
+BatchManagerOptions InstanceState::batch_manager_options() {
+  BatchManagerOptions options = config_.batch_manager;
+  options.on_iteration = [this](const IterationStatistics& step) { iterations_.add(step); };
+  options.on_request_end = [this](const RequestTimes& times) { metrics_.observe(times); };
+  return options;
+}
 
 // Triton's statistics count requests and the time that reading and queueing them takes: a request is released, as it
 // must be for them, long before its last response.

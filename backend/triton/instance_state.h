@@ -5,9 +5,12 @@
 
 #include "batch_manager/batch_manager.h"
 #include "triton/handles.h"
+#include "triton/iteration_history.h"
 #include "triton/late_ends.h"
+#include "triton/metrics.h"
 #include "triton/model_state.h"
 #include "triton/pending_request.h"
+#include "triton/statistics_reporter.h"
 
 namespace inflight::triton {
 
@@ -23,13 +26,17 @@ class InstanceState {
  private:
   // False when the request is refused.
   bool start(TRITONBACKEND_Request* request) noexcept;
+  BatchManagerOptions batch_manager_options();
   void submit(TRITONBACKEND_Request* request, ResponseFactoryHandle& factory);
 
   const ModelConfig& config_;
   TRITONBACKEND_ModelInstance* const instance_;
   RunningRequests running_;
   LateEnds late_ends_;
-  BatchManager batch_manager_;  // last: the requests that it ends when it is destroyed use the above
+  IterationHistory iterations_;
+  Metrics metrics_;
+  BatchManager batch_manager_;   // the requests that it ends when it is destroyed use the above
+  StatisticsReporter reporter_;  // last: it reads the above
 };
 
 }  // namespace inflight::triton

@@ -55,8 +55,6 @@ const char* const kIgnoredParameters[] = {
     "cuda_graph_cache_size",
     "normalize_log_probs",
     "cancellation_check_period_ms",
-    "stats_check_period_ms",
-    "iter_stats_max_iterations",
     "request_stats_max_iterations",
     "recv_poll_period_ms",
     "enable_trt_overlap",
@@ -123,8 +121,15 @@ std::vector<int32_t> attention_windows(const Parameters& parameters) {
 template <class Number>
 std::optional<Number> non_negative(const Parameters& parameters, const std::string& name) {
   const auto value = parameters.number<Number>(name);
-  if (value && *value < 0) parameters.refuse(name, "0 (no limit) or more");
+  if (value && *value < 0) parameters.refuse(name, "0 or more");
   return value;
+}
+
+std::chrono::milliseconds period(const Parameters& parameters, const std::string& name,
+                                 std::chrono::milliseconds otherwise) {
+  const auto value = parameters.number<int32_t>(name);
+  if (value && *value < 1) parameters.refuse(name, "1 or more");
+  return value ? std::chrono::milliseconds(*value) : otherwise;
 }
 
 // Ours is a parameter; upstream's stands in the dynamic batcher's policy.
@@ -169,6 +174,9 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.max_batch_size = document.value("max_batch_size", 0);
   config.decoupled = document.value("model_transaction_policy", nlohmann::json::object()).value("decoupled", false);
   config.exclude_input_in_output = parameters.boolean("exclude_input_in_output").value_or(false);
+  config.stats_check_period = period(parameters, "stats_check_period_ms", config.stats_check_period);
+  config.iter_stats_max_iterations =
+      non_negative<int32_t>(parameters, "iter_stats_max_iterations").value_or(config.iter_stats_max_iterations);
   config.max_attention_window_sizes = attention_windows(parameters);
   config.engine.max_tokens_in_kv_cache = parameters.number<int64_t>("max_tokens_in_paged_kv_cache");
   config.batch_manager.max_queue_size = queue_size(document, parameters);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string_view>
@@ -22,6 +23,8 @@ struct ModelConfig {
   bool decoupled = false;
   bool exclude_input_in_output = false;
   std::vector<int32_t> max_attention_window_sizes;  // tokens, one for each layer in turn; empty → full attention
+  std::chrono::milliseconds stats_check_period{50};  // of the metrics and the log of steps
+  int32_t iter_stats_max_iterations = 1000;  // steps kept for that long; 0: none are shown
   EngineOptions engine;
   BatchManagerOptions batch_manager;
 };

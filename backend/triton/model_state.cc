@@ -26,8 +26,17 @@ ModelConfig read_config(TRITONBACKEND_Model* model) {
   return parse_model_config({json, size}, model_directory(model));
 }
 
+MetricOwner read_metric_owner(TRITONBACKEND_Model* model) {
+  const char* name;
+  check(TRITONBACKEND_ModelName(model, &name));
+  MetricOwner owner{name, 0};
+  check(TRITONBACKEND_ModelVersion(model, &owner.version));
+  return owner;
+}
+
 }  // namespace
 
-ModelState::ModelState(TRITONBACKEND_Model* model) : config_(read_config(model)) {}
+ModelState::ModelState(TRITONBACKEND_Model* model)
+    : config_(read_config(model)), metric_owner_(read_metric_owner(model)) {}
 
 }  // namespace inflight::triton

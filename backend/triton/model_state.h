@@ -1,5 +1,6 @@
 #pragma once
 
+#include "triton/metric_group.h"
 #include "triton/model_config.h"
 #include "triton/triton_api.h"
 
@@ -11,9 +12,11 @@ class ModelState {
   explicit ModelState(TRITONBACKEND_Model* model);
 
   const ModelConfig& config() const { return config_; }
+  const MetricOwner& metric_owner() const { return metric_owner_; }
 
  private:
   const ModelConfig config_;
+  const MetricOwner metric_owner_;
 };
 
 }  // namespace inflight::triton

@@ -63,6 +63,16 @@ TEST(values_are_typed) {
   CHECK(config.decoupled);
 }
 
+TEST(reporting_periods_are_parameters) {
+  const auto config = parse({{"stats_check_period_ms", "20"}, {"iter_stats_max_iterations", "0"}});
+  CHECK_EQ(config.stats_check_period.count(), 20);
+  CHECK_EQ(config.iter_stats_max_iterations, 0);
+  CHECK_ERROR(parse({{"stats_check_period_ms", "0"}}), ErrorCode::kInvalidArgument,
+              "stats_check_period_ms is \"0\"; it must be 1 or more");
+  CHECK_ERROR(parse({{"iter_stats_max_iterations", "-1"}}), ErrorCode::kInvalidArgument,
+              "iter_stats_max_iterations is \"-1\"");
+}
+
 TEST(the_queue_size_is_a_parameter_or_the_dynamic_batchers) {
   CHECK_EQ(parse({{"max_queue_size", "3"}}).batch_manager.max_queue_size, 3);
   CHECK_ERROR(parse({{"max_queue_size", "-3"}}), ErrorCode::kInvalidArgument, "max_queue_size is \"-3\"");

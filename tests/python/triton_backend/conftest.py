@@ -41,13 +41,15 @@ def write_model(engine) -> Callable[..., None]:
 @pytest.fixture(scope="package")
 def server(tmp_path_factory, write_model):
     """tensorrt_llm as the template has it (decoupled), `coupled`, `upstream_name` with backend tensorrtllm, `unbatched`
-    with max_batch_size 0, `short_queue` for one waiting request, `unpaced` that sends responses as fast as they come."""
+    with max_batch_size 0, `short_queue` for one waiting request, `unpaced` that sends responses as fast as they come,
+    `measured` that serves one test module only."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tensorrt_llm")
     write_model(repository, "coupled", decoupled_mode=False)
     write_model(repository, "upstream_name", triton_backend="tensorrtllm", decoupled_mode=False)
     write_model(repository, "short_queue", max_queue_size=1)
     write_model(repository, "unpaced", max_responses_per_second=0)
+    write_model(repository, "measured", decoupled_mode=False)
     write_model(repository, "unbatched", triton_max_batch_size=0)
     config = repository / "unbatched" / "config.pbtxt"
     # Triton has no scalars without a batch dimension.

@@ -1,0 +1,108 @@
+"""The numbers on Triton's metrics port are those of a known load. The model `measured` serves nobody else."""
+
+import queue
+
+import prometheus
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+from requests_of_ids import request, tensors
+
+from inflight.launcher.server import TritonServer
+
+TOKENS_PER_BLOCK = 32
+TENSORRT_LLM = {
+    "nv_trt_llm_request_metrics": {"active", "max", "scheduled", "context", "waiting"},
+    "nv_trt_llm_runtime_memory_metrics": {"cpu", "gpu", "pinned"},
+    "nv_trt_llm_kv_cache_block_metrics": {"max", "free", "used", "tokens_per", "reused", "fraction"},
+    "nv_trt_llm_inflight_batcher_metrics": {
+        "total_context_tokens",
+        "generation_requests",
+        "micro_batch_id",
+        "paused_requests",
+    },
+    "nv_trt_llm_general_metrics": {"timestamp", "iteration_counter"},
+}
+
+
+@pytest.fixture
+def metrics(server):
+    return lambda: prometheus.samples(server.metrics_port, "measured")
+
+
+def generate(http, count: int = 1, **others) -> None:
+    for _ in range(count):
+        http.infer("measured", tensors(httpclient, request(end_id=-1, **others)))
+
+
+@pytest.mark.parametrize("family", TENSORRT_LLM)
+def test_families_and_labels_are_those_of_tensorrt_llm(metrics, family):
+    assert {label for name, label in metrics() if name == family} == TENSORRT_LLM[family]
+
+
+def test_all_blocks_are_free_when_nothing_runs(metrics):
+    found = metrics()
+    cache = {label: value for (name, label), value in found.items() if name == "nv_trt_llm_kv_cache_block_metrics"}
+    assert cache["free"] == cache["max"] > 0
+    assert cache["used"] == cache["fraction"] == 0
+    assert cache["tokens_per"] == TOKENS_PER_BLOCK
+    assert found["nv_trt_llm_request_metrics", "active"] == found["nv_trt_llm_request_metrics", "waiting"] == 0
+
+
+def test_tokens_and_steps_are_those_of_the_load(metrics, http):
+    before = metrics()
+    generate(http, count=3, input_ids=range(5, 25), max_tokens=7)
+    expected = {
+        ("inflight_tokens_total", "context"): 60,
+        ("inflight_tokens_total", "generation"): 21,
+        ("nv_trt_llm_general_metrics", "iteration_counter"): 21,
+    }
+    prometheus.wait_for(lambda: {key: metrics()[key] - before[key] for key in expected} == expected)
+
+
+def test_running_and_waiting_requests_and_what_they_hold(metrics, grpc):
+    """200 requests on 8 slots, which outlast several reports; afterwards nothing is left."""
+    answers = queue.SimpleQueue()
+    arrays = tensors(grpcclient, request(range(5, 25), max_tokens=230, end_id=-1))
+    for _ in range(200):
+        grpc.async_infer("measured", arrays, callback=lambda result, error: answers.put(error))
+    seen = []
+
+    def is_full() -> bool:
+        seen.append(metrics())
+        return seen[-1]["nv_trt_llm_request_metrics", "active"] == 8
+
+    prometheus.wait_for(is_full)
+    found = seen[-1]
+    assert 0 < found["nv_trt_llm_request_metrics", "waiting"] <= 192
+    cache = "nv_trt_llm_kv_cache_block_metrics"
+    assert found[cache, "used"] + found[cache, "free"] == found[cache, "max"]
+    assert 8 <= found[cache, "used"] <= 64
+    assert found[cache, "fraction"] == pytest.approx(found[cache, "used"] / found[cache, "max"])
+    assert [answers.get(timeout=60) for _ in range(200)] == [None] * 200
+    prometheus.wait_for(lambda: metrics()[cache, "free"] == found[cache, "max"], timeout=1)
+    assert metrics()["nv_trt_llm_request_metrics", "active"] == 0
+
+
+def test_memory_is_that_of_the_process(metrics):
+    assert 2**24 < metrics()["nv_trt_llm_runtime_memory_metrics", "cpu"] < 2**40
+
+
+def test_a_model_that_is_loaded_anew_keeps_its_metrics(tmp_path, write_model):
+    """Triton unloads the old one when the new one is there: they share their metrics for a while."""
+    write_model(tmp_path, "measured", decoupled_mode=False)
+    with TritonServer(tmp_path, arguments=["--model-control-mode=explicit", "--load-model=*"]) as server:
+        key = "inflight_tokens_total", "generation"
+
+        def tokens() -> float:
+            return prometheus.samples(server.metrics_port, "measured")[key]
+
+        with httpclient.InferenceServerClient(f"127.0.0.1:{server.http_port}") as http:
+            generate(http, max_tokens=5)
+            prometheus.wait_for(lambda: tokens() == 5)
+            with (tmp_path / "measured" / "config.pbtxt").open("a") as config:
+                config.write("\n")
+            http.load_model("measured")
+            generate(http, max_tokens=6)
+            prometheus.wait_for(lambda: tokens() == 11)
+            http.unload_model("measured")
