@@ -58,10 +58,10 @@ void RequestOutcome::add(const Request& request, const Response& response, int32
   append(sequence.generation_logits, response.generation_logits);
   append(sequence.beams, response.beams);
   sequence.cum_log_prob = response.cum_log_prob;
+  sequence.finish_reason = response.finish_reason;
   ++sequence.num_responses;
   if (response.is_sequence_final) {
     sequence.is_final = true;
-    sequence.finish_reason = response.finish_reason;
     expect(response.error || response.finish_reason != FinishReason::kNone, "final without a reason");
   }
   if (response.is_final && !response.error) {

@@ -3,7 +3,7 @@
 //   trace_replay [--tokenizer FOLDER] [--patience SECONDS]
 //
 // Reads traces (trace.h), one line of JSON each, and answers each with one line: {"faults": [what is wrong, …],
-// "seen": {counts that tell what the trace made happen}}. A trace that hangs is answered, and ends the program.
+// "seen": {counts that tell what the trace made happen}, "hangs": false}. A trace that hangs ends the program.
 
 #include <unistd.h>
 
@@ -42,8 +42,8 @@ json counts(const TraceResult& result) {
           {"onboarded_blocks", statistics.kv_cache.onboarded_blocks}};
 }
 
-void answer(const std::vector<std::string>& faults, const json& seen = json::object()) {
-  std::cout << json{{"faults", faults}, {"seen", seen}}.dump() << std::endl;
+void answer(const std::vector<std::string>& faults, const json& seen = json::object(), bool hangs = false) {
+  std::cout << json{{"faults", faults}, {"seen", seen}, {"hangs", hangs}}.dump() << std::endl;
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
       const TraceResult result = run_trace(trace, model, solo_runs);
       answer(find_faults(trace, result, solo_runs), counts(result));
     } catch (const Hang& hang) {
-      answer({hang.message});
+      answer({hang.message}, json::object(), true);
       _exit(1);  // threads that wait for ever cannot be joined
     } catch (const std::exception& error) {
       answer({concat("not a trace: ", error.what())});
