@@ -27,6 +27,7 @@ uint64_t now_ns() {
 InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstance* instance)
     : config_(model.config()),
       instance_(instance),
+      fetched_(config_.decoupled ? config_.cancellation_check_period : std::chrono::milliseconds(0)),
       iterations_(config_.iter_stats_max_iterations),
       metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
       batch_manager_(load_checked_engine(config_), batch_manager_options()),
@@ -40,46 +41,56 @@ BatchManagerOptions InstanceState::batch_manager_options() {
 }
 
 // Triton's statistics count requests and the time that reading and queueing them takes: a request is released, as it
-// must be for them, long before its last response.
+// must be for them, long before its last response. Fetches are no requests of their own.
 void InstanceState::execute(std::span<TRITONBACKEND_Request* const> requests) noexcept {
   const uint64_t batch_begin = now_ns();
+  size_t counted = 0;
   for (TRITONBACKEND_Request* request : requests) {
     const uint64_t begin = now_ns();
-    const bool started = start(request);
+    const Outcome outcome = start(request);
     const uint64_t end = now_ns();
-    log_if_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, request, started, begin, begin, end, end));
+    if (outcome != Outcome::kFetched) {
+      ++counted;
+      log_if_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, request, outcome == Outcome::kStarted, begin,
+                                                               begin, end, end));
+    }
     log_if_error(TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
   }
+  if (counted == 0) return;
   const uint64_t batch_end = now_ns();
-  log_if_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, requests.size(), batch_begin, batch_begin,
-                                                                batch_end, batch_end));
+  log_if_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, counted, batch_begin, batch_begin, batch_end,
+                                                                batch_end));
 }
 
-bool InstanceState::start(TRITONBACKEND_Request* request) noexcept {
+InstanceState::Outcome InstanceState::start(TRITONBACKEND_Request* triton_request) noexcept {
   ResponseFactoryHandle factory;
   try {
     TRITONBACKEND_ResponseFactory* handle;
-    check(TRITONBACKEND_ResponseFactoryNew(&handle, request));
+    check(TRITONBACKEND_ResponseFactoryNew(&handle, triton_request));
     factory.reset(handle);
-    submit(request, factory);
-    return true;
+    InferenceRequest request = read_request(triton_request, config_, batch_manager_.engine_info());
+    if (request.fetched_generation) {
+      fetch(*request.fetched_generation, request.outputs, factory.get());
+      return Outcome::kFetched;
+    }
+    if (request.stop) {
+      running_.stop(request.id);
+      send_only_response(factory.get(), nullptr);
+    } else {
+      submit(std::move(request), factory);
+    }
+    return Outcome::kStarted;
   } catch (const std::exception& error) {
     if (factory) {
       send_only_response(factory.get(), &error);
     } else {
       log_if_error(to_triton_error(error).release());
     }
-    return false;
+    return Outcome::kRefused;
   }
 }
 
-void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactoryHandle& factory) {
-  InferenceRequest request = read_request(triton_request, config_, batch_manager_.engine_info());
-  if (request.stop) {
-    running_.stop(request.id);
-    send_only_response(factory.get(), nullptr);
-    return;
-  }
+void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& factory) {
   const Request& first = request.sequences.front();
   const bool returns_prompt = !first.streaming && !request.exclude_input_in_output;
   std::vector<std::vector<int32_t>> prompts;
@@ -89,6 +100,7 @@ void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactor
   ResponseWriter writer(request.outputs, config_.max_batch_size > 0, first.sampling.return_log_probs);
   const auto pending = std::make_shared<PendingRequest>(std::move(factory), std::move(writer), std::move(prompts),
                                                         request.id, running_, late_ends_);
+  if (pending->is_announced()) fetched_.add(pending);
   try {
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];
@@ -99,6 +111,17 @@ void InstanceState::submit(TRITONBACKEND_Request* triton_request, ResponseFactor
   } catch (const std::exception& error) {
     pending->fail(error);  // the batch's sequences that were submitted before see it as cancelled
   }
+}
+
+// A generation that is not there was fetched to its end before: its last announcement came while it was silent.
+void InstanceState::fetch(uint64_t generation_id, const std::vector<std::string>& outputs,
+                          TRITONBACKEND_ResponseFactory* factory) {
+  const auto pending = fetched_.find(generation_id);
+  if (pending == nullptr) return send_final_flag(factory);
+  bool cancelled = false;
+  check(TRITONBACKEND_ResponseFactoryIsCancelled(factory, &cancelled));
+  if (cancelled) pending->stop();
+  pending->answer(factory, outputs);
 }
 
 }  // namespace inflight::triton

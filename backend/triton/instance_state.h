@@ -2,14 +2,18 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "batch_manager/batch_manager.h"
+#include "triton/fetched_requests.h"
 #include "triton/handles.h"
 #include "triton/iteration_history.h"
 #include "triton/late_ends.h"
 #include "triton/metrics.h"
 #include "triton/model_state.h"
 #include "triton/pending_request.h"
+#include "triton/request_reader.h"
 #include "triton/statistics_reporter.h"
 
 namespace inflight::triton {
@@ -24,15 +28,18 @@ class InstanceState {
   void execute(std::span<TRITONBACKEND_Request* const> requests) noexcept;
 
  private:
-  // False when the request is refused.
-  bool start(TRITONBACKEND_Request* request) noexcept;
+  enum class Outcome { kStarted, kFetched, kRefused };
+
+  Outcome start(TRITONBACKEND_Request* request) noexcept;
   BatchManagerOptions batch_manager_options();
-  void submit(TRITONBACKEND_Request* request, ResponseFactoryHandle& factory);
+  void submit(InferenceRequest request, ResponseFactoryHandle& factory);
+  void fetch(uint64_t generation_id, const std::vector<std::string>& outputs, TRITONBACKEND_ResponseFactory* factory);
 
   const ModelConfig& config_;
   TRITONBACKEND_ModelInstance* const instance_;
   RunningRequests running_;
   LateEnds late_ends_;
+  FetchedRequests fetched_;
   IterationHistory iterations_;
   Metrics metrics_;
   BatchManager batch_manager_;   // the requests that it ends when it is destroyed use the above

@@ -54,7 +54,6 @@ const char* const kIgnoredParameters[] = {
     "cuda_graph_mode",
     "cuda_graph_cache_size",
     "normalize_log_probs",
-    "cancellation_check_period_ms",
     "request_stats_max_iterations",
     "recv_poll_period_ms",
     "enable_trt_overlap",
@@ -177,6 +176,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.stats_check_period = period(parameters, "stats_check_period_ms", config.stats_check_period);
   config.iter_stats_max_iterations =
       non_negative<int32_t>(parameters, "iter_stats_max_iterations").value_or(config.iter_stats_max_iterations);
+  config.cancellation_check_period = period(parameters, "cancellation_check_period_ms", config.cancellation_check_period);
   config.max_attention_window_sizes = attention_windows(parameters);
   config.engine.max_tokens_in_kv_cache = parameters.number<int64_t>("max_tokens_in_paged_kv_cache");
   config.batch_manager.max_queue_size = queue_size(document, parameters);

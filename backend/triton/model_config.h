@@ -22,6 +22,7 @@ struct ModelConfig {
   int32_t max_batch_size = 0;  // 0 → tensors have no batch dimension
   bool decoupled = false;
   bool exclude_input_in_output = false;
+  std::chrono::milliseconds cancellation_check_period{100};  // of requests that have nothing to deliver
   std::vector<int32_t> max_attention_window_sizes;  // tokens, one for each layer in turn; empty → full attention
   std::chrono::milliseconds stats_check_period{50};  // of the metrics and the log of steps
   int32_t iter_stats_max_iterations = 1000;  // steps kept for that long; 0: none are shown

@@ -1,5 +1,6 @@
 #include "triton/pending_request.h"
 
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -7,6 +8,8 @@
 
 namespace inflight::triton {
 namespace {
+
+constexpr std::chrono::minutes kAbandoned(1);
 
 ResponseHandle new_response(TRITONBACKEND_ResponseFactory* factory) {
   TRITONBACKEND_Response* response;
@@ -55,15 +58,11 @@ PendingRequest::PendingRequest(ResponseFactoryHandle factory, ResponseWriter wri
       late_ends_(late_ends),
       unfinished_sequences_(prompts_.size()) {
   if (!id_.empty()) running_.add(id_, this);
-  running_.add(stop_id(generation_id_), this);
 }
 
 PendingRequest::~PendingRequest() {
   if (!id_.empty()) running_.remove(id_, this);
-  running_.remove(stop_id(generation_id_), this);
 }
-
-std::string PendingRequest::stop_id(uint64_t generation_id) { return concat("generation-", generation_id); }
 
 bool PendingRequest::is_cancelled() const noexcept {
   if (stopped_ || ended_) return true;
@@ -81,9 +80,9 @@ void PendingRequest::deliver(size_t sequence, const Response& response) noexcept
 }
 
 void PendingRequest::deliver_now(size_t sequence, const Response& response) noexcept {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(sending_);
   if (ended_) return;
-  if (response.error) return end_with_error(*response.error);
+  if (response.error && !is_announced()) return end_with_error(*response.error);
   try {
     send(sequence, response);
   } catch (const std::exception& error) {
@@ -92,21 +91,79 @@ void PendingRequest::deliver_now(size_t sequence, const Response& response) noex
 }
 
 void PendingRequest::fail(const std::exception& error) noexcept {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(sending_);
   if (!ended_) end_with_error(error);
 }
 
 void PendingRequest::send(size_t sequence, const Response& content) {
+  const bool ends = content.error || (content.is_final && --unfinished_sequences_ == 0);
+  const uint32_t flags = ends ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0;
+  if (is_announced()) {
+    std::lock_guard lock(fetching_);
+    fetchable_.push_back({sequence, content, Clock::now()});
+    ended_ = ends;
+  } else {
+    ResponseHandle response = new_response(factory_.get());
+    writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence));
+    ended_ = ends;
+    return log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
+  }
+  announce(flags);
+}
+
+void PendingRequest::announce(uint32_t flags) {
   ResponseHandle response = new_response(factory_.get());
-  writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence), generation_id_);
-  if (content.is_final) ended_ = --unfinished_sequences_ == 0;
-  log_if_error(
-      TRITONBACKEND_ResponseSend(response.release(), ended_ ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0, nullptr));
+  writer_.write_announcement(response.get(), generation_id_);
+  last_announcement_ = Clock::now();
+  log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
 }
 
 void PendingRequest::end_with_error(const std::exception& error) noexcept {
   ended_ = true;
   send_only_response(factory_.get(), &error);
+}
+
+void PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
+  std::optional<Fetchable> content;
+  {
+    std::lock_guard lock(fetching_);
+    if (!fetchable_.empty()) {
+      content = std::move(fetchable_.front());
+      fetchable_.pop_front();
+    }
+  }
+  if (!content) return send_final_flag(fetch);
+  if (const auto& error = content->response.error) return send_only_response(fetch, &*error);
+  try {
+    ResponseHandle response = new_response(fetch);
+    writer_.for_outputs(outputs).write(response.get(), content->response, prompts_[content->sequence],
+                                       static_cast<int32_t>(content->sequence));
+    log_if_error(TRITONBACKEND_ResponseSend(response.release(), TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr));
+  } catch (const std::exception& error) {
+    send_only_response(fetch, &error);
+  }
+}
+
+bool PendingRequest::is_fetched() const noexcept {
+  std::lock_guard lock(fetching_);
+  return ended_ && fetchable_.empty();
+}
+
+void PendingRequest::announce_if_silent(std::chrono::milliseconds period) noexcept {
+  std::unique_lock lock(sending_, std::try_to_lock);  // whoever holds it sends
+  if (!lock || ended_ || Clock::now() - last_announcement_ < period) return;
+  try {
+    announce(0);
+  } catch (const std::exception& error) {
+    end_with_error(error);
+  }
+}
+
+void PendingRequest::drop_if_abandoned() noexcept {
+  std::lock_guard lock(fetching_);
+  if (fetchable_.empty() || Clock::now() - fetchable_.front().since < kAbandoned) return;
+  stop();
+  fetchable_.clear();
 }
 
 void send_only_response(TRITONBACKEND_ResponseFactory* factory, const std::exception* error) noexcept {
@@ -117,8 +174,12 @@ void send_only_response(TRITONBACKEND_ResponseFactory* factory, const std::excep
   } catch (const std::exception& failure) {
     // Without a response there is still the flag, which ends the client's wait.
     log_if_error(to_triton_error(failure).release());
-    log_if_error(TRITONBACKEND_ResponseFactorySendFlags(factory, TRITONSERVER_RESPONSE_COMPLETE_FINAL));
+    send_final_flag(factory);
   }
+}
+
+void send_final_flag(TRITONBACKEND_ResponseFactory* factory) noexcept {
+  log_if_error(TRITONBACKEND_ResponseFactorySendFlags(factory, TRITONSERVER_RESPONSE_COMPLETE_FINAL));
 }
 
 }  // namespace inflight::triton

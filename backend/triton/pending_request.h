@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -17,8 +19,7 @@ namespace inflight::triton {
 
 class PendingRequest;
 
-// The requests that have not ended, so that they can be stopped: by the client's id, if they have one, and by their
-// stop_id.
+// The requests that have an id and have not ended, so that the client can stop them.
 class RunningRequests {
  public:
   void add(const std::string& id, PendingRequest* request);
@@ -33,6 +34,12 @@ class RunningRequests {
 
 // A Triton request after its release: what is left of it until its last response is sent. It ends exactly once, with
 // a response that carries the final flag. All methods may be called from any thread and none throws.
+//
+// The responses of a request are sent, or, if generation_id is the only output that it asks for, announced: what is
+// sent then holds the generation's id and nothing else, and each announcement lets the client fetch one response, by a
+// request with that id. Ensembles do so, since Triton tells a step that the client has cancelled, or has gone, only
+// when the step begins: each fetch is a step. So that such steps begin while nothing is generated, or while a request
+// without streaming runs, a request is also announced when it has been silent for a while; that fetch gets no response.
 class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
@@ -40,22 +47,39 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
                  std::string id, RunningRequests& running, LateEnds& late_ends);
   ~PendingRequest();
 
-  // The request id that a request with `stop` has to have to end this one, for those who did not choose the id: the
-  // steps of an ensemble. The number is random, so that clients do not stop each other's by accident or by guessing.
-  static std::string stop_id(uint64_t generation_id);
-
   // The client went away, cancelled or stopped the request, or it has ended with an error.
   bool is_cancelled() const noexcept;
   void stop() noexcept { stopped_ = true; }
 
-  // Sends what one sequence generated; a cancelled one's final response goes through LateEnds. The last sequence's
+  // Delivers what one sequence generated; a cancelled one's final response goes through LateEnds. The last sequence's
   // final response ends the request, and so does an error.
   void deliver(size_t sequence, const Response& response) noexcept;
   void fail(const std::exception& error) noexcept;
 
+  // Random, so that clients do not fetch each other's responses by accident or by guessing.
+  uint64_t generation_id() const { return generation_id_; }
+  bool is_announced() const { return writer_.announces(); }
+  // Answers a fetch: with the oldest response that is left, written as that request wants it, or with the final flag
+  // alone.
+  void answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
+  // Nothing is left to fetch, and nothing will come.
+  bool is_fetched() const noexcept;
+  void announce_if_silent(std::chrono::milliseconds period) noexcept;
+  // Stops a request whose responses nobody has fetched for a minute: its ensemble has failed.
+  void drop_if_abandoned() noexcept;
+
  private:
+  using Clock = std::chrono::steady_clock;
+
+  struct Fetchable {
+    size_t sequence;
+    Response response;
+    Clock::time_point since;
+  };
+
   void deliver_now(size_t sequence, const Response& response) noexcept;
   void send(size_t sequence, const Response& response);
+  void announce(uint32_t flags);
   void end_with_error(const std::exception& error) noexcept;
 
   const ResponseFactoryHandle factory_;
@@ -68,11 +92,15 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
 
   std::atomic<bool> stopped_ = false;
   std::atomic<bool> ended_ = false;
-  std::mutex mutex_;  // guards sending
+  std::mutex sending_;  // held while something is sent, and while these two change
   size_t unfinished_sequences_;
+  Clock::time_point last_announcement_ = Clock::now();
+  mutable std::mutex fetching_;
+  std::deque<Fetchable> fetchable_;
 };
 
 // Answers a request that never became pending: one response without tensors, or the error, and the final flag.
 void send_only_response(TRITONBACKEND_ResponseFactory* factory, const std::exception* error) noexcept;
+void send_final_flag(TRITONBACKEND_ResponseFactory* factory) noexcept;
 
 }  // namespace inflight::triton

@@ -159,6 +159,9 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
     if (result.id.empty()) invalid("stop is true, but the request has no id; give the id of the request to cancel");
     return result;
   }
+  result.outputs = read_output_names(request);
+  result.fetched_generation = inputs.scalar<uint64_t>("generation_id", 0, 1);
+  if (result.fetched_generation) return result;
   refuse_unserved(inputs);
 
   const InputTensor& input_ids = inputs.required("input_ids");
@@ -180,7 +183,6 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
   }
   result.exclude_input_in_output =
       read_flag(inputs, "exclude_input_in_output").value_or(config.exclude_input_in_output);
-  result.outputs = read_output_names(request);
   return result;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@ namespace inflight::triton {
 struct InferenceRequest {
   std::string id;     // the client's, may be empty
   bool stop = false;  // cancels the running requests with this id; there are no sequences then
+  std::optional<uint64_t> fetched_generation;  // fetches one of its responses; there are no sequences then
   std::vector<Request> sequences;
   bool exclude_input_in_output = false;  // of non-streamed responses; streamed ones never hold the prompt
   std::vector<std::string> outputs;      // names the client asks for

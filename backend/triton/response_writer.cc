@@ -7,6 +7,11 @@
 #include "triton/input_tensors.h"
 
 namespace inflight::triton {
+namespace {
+
+constexpr const char* kGenerationId = "generation_id";
+
+}  // namespace
 
 ResponseWriter::ResponseWriter(const std::vector<std::string>& outputs, bool has_batch_dimension, bool return_log_probs)
     : outputs_(outputs.begin(), outputs.end()),
@@ -32,7 +37,7 @@ void ResponseWriter::add(TRITONBACKEND_Response* response, const char* name, std
 }
 
 void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
-                           int32_t batch_index, uint64_t generation_id) const {
+                           int32_t batch_index) const {
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   ids.insert(ids.end(), content.tokens.begin(), content.tokens.end());
   const auto length = static_cast<int32_t>(ids.size());
@@ -44,7 +49,6 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
   add<int32_t>(response, "sequence_length", {1}, {length});
   add<int32_t>(response, "preceding_ids", {kPrecedingTokens}, preceding);
   add<bool>(response, "sequence_finished", {1}, {content.is_final});
-  add<uint64_t>(response, "generation_id", {1}, {generation_id});
   add<int32_t>(response, "batch_index", {1}, {batch_index});
   add<int32_t>(response, "sequence_index", {1}, {0});
   add<int32_t>(response, "kv_cache_alloc_new_blocks", {1}, {content.kv_cache_alloc_total_blocks});
@@ -55,6 +59,16 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
     add(response, "output_log_probs", {1, generated}, content.log_probs);
     add<float>(response, "cum_log_probs", {1}, {content.cum_log_prob});
   }
+}
+
+bool ResponseWriter::announces() const { return outputs_.size() == 1 && outputs_.contains(kGenerationId); }
+
+void ResponseWriter::write_announcement(TRITONBACKEND_Response* response, uint64_t generation_id) const {
+  add<uint64_t>(response, kGenerationId, {1}, {generation_id});
+}
+
+ResponseWriter ResponseWriter::for_outputs(const std::vector<std::string>& outputs) const {
+  return {outputs, has_batch_dimension_, return_log_probs_};
 }
 
 }  // namespace inflight::triton

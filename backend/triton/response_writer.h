@@ -20,7 +20,12 @@ class ResponseWriter {
 
   // Adds the outputs that the client asked for. `prompt` comes before the generated tokens in output_ids.
   void write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
-             int32_t batch_index, uint64_t generation_id) const;
+             int32_t batch_index) const;
+
+  // The client asks for nothing but generation_id: it fetches the responses, each written with its own outputs.
+  bool announces() const;
+  void write_announcement(TRITONBACKEND_Response* response, uint64_t generation_id) const;
+  ResponseWriter for_outputs(const std::vector<std::string>& outputs) const;
 
  private:
   template <class T>

@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 TIMEOUT = 60.0  # seconds without a byte
@@ -19,32 +19,37 @@ class Answer:
         return self.body.get("error", "")
 
 
-def post(port: int, path: str, body: dict | bytes) -> Answer:
-    """One POST of a JSON body, or of bytes as they are; the JSON answer."""
+@contextmanager
+def request(port: int, path: str, body: dict | bytes) -> Iterator[http.client.HTTPConnection]:
+    """One POST of a JSON body, or of bytes as they are; who leaves without the answer closes the connection."""
     with closing(http.client.HTTPConnection("localhost", port, timeout=TIMEOUT)) as connection:
         connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
+        yield connection
+
+
+def post(port: int, path: str, body: dict | bytes) -> Answer:
+    """The JSON answer to one request."""
+    with request(port, path, body) as connection:
         response = connection.getresponse()
         return Answer(response.status, json.loads(response.read()))
 
 
 def post_stream(port: int, path: str, body: dict) -> Answer:
-    """One POST whose answer may be server-sent events: then the first of them."""
-    with closing(http.client.HTTPConnection("localhost", port, timeout=TIMEOUT)) as connection:
-        connection.request("POST", path, json.dumps(body).encode())
+    """The same of an answer that may be server-sent events: then the first of them."""
+    with request(port, path, body) as connection:
         response = connection.getresponse()
         return Answer(response.status, json.loads(response.read().removeprefix(b"data:").splitlines()[0]))
 
 
-def generate(port: int, request: dict, model: str = "ensemble") -> dict:
-    answer = post(port, f"/v2/models/{model}/generate", request)
+def generate(port: int, body: dict, model: str = "ensemble") -> dict:
+    answer = post(port, f"/v2/models/{model}/generate", body)
     assert answer.status == 200, answer
     return answer.body
 
 
-def generate_stream(port: int, request: dict, model: str = "ensemble") -> Iterator[dict]:
+def generate_stream(port: int, body: dict, model: str = "ensemble") -> Iterator[dict]:
     """The events of one stream as they come; leaving the iterator early closes the connection."""
-    with closing(http.client.HTTPConnection("localhost", port, timeout=TIMEOUT)) as connection:
-        connection.request("POST", f"/v2/models/{model}/generate_stream", json.dumps({**request, "stream": True}))
+    with request(port, f"/v2/models/{model}/generate_stream", {**body, "stream": True}) as connection:
         response = connection.getresponse()
         assert response.status == 200, (response.status, response.read())
         for line in response:
@@ -52,8 +57,8 @@ def generate_stream(port: int, request: dict, model: str = "ensemble") -> Iterat
                 yield json.loads(line.removeprefix(b"data:"))
 
 
-def streamed_text(port: int, request: dict, model: str = "ensemble") -> str:
-    events = list(generate_stream(port, request, model))
+def streamed_text(port: int, body: dict, model: str = "ensemble") -> str:
+    events = list(generate_stream(port, body, model))
     assert events and not any("error" in event for event in events), events
     return "".join(event["text_output"] for event in events)
 

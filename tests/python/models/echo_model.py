@@ -1,5 +1,7 @@
 """A stand-in for the C++ backend: generates the prompt once more, token by token, to the wire contract."""
 
+from collections import deque
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -7,13 +9,30 @@ PRECEDING = 16
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        self._announced = {}  # generation id → the responses that are left to fetch
+
     def execute(self, requests):
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             sender = request.get_response_sender()
-            for response in responses(inputs):
+            for response in self._answers(inputs, request.requested_output_names()):
                 sender.send(response)
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _answers(self, inputs, outputs):
+        if "generation_id" in inputs:
+            return [self._announced[inputs["generation_id"].item()].popleft()]
+        answers = list(responses(inputs))
+        if list(outputs) != ["generation_id"]:
+            return answers
+        generation_id = len(self._announced)
+        self._announced[generation_id] = deque(answers)
+        return [announcement(generation_id) for _ in answers]
+
+
+def announcement(generation_id):
+    return pb_utils.InferenceResponse([pb_utils.Tensor("generation_id", np.array([[generation_id]], np.uint64))])
 
 
 def responses(inputs):
@@ -39,7 +58,6 @@ def response(new, before, is_last):
             pb_utils.Tensor("sequence_length", np.array([[len(new)]], np.int32)),
             pb_utils.Tensor("preceding_ids", np.array([preceding], np.int32)),
             pb_utils.Tensor("sequence_finished", np.array([[is_last]], bool)),
-            pb_utils.Tensor("generation_id", np.array([[1]], np.uint64)),
             pb_utils.Tensor("sequence_index", np.array([[0]], np.int32)),
         ]
     )
