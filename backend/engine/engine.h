@@ -129,9 +129,10 @@ struct EngineOptions {
   int32_t num_threads = 0;  // CPU engine; 0 → the CPUs that this process may use
   std::optional<int64_t> max_tokens_in_kv_cache = std::nullopt;  // overrides build_config.kv_cache_bytes
   int64_t kv_cache_host_bytes = 0;                               // of the host tier
-  // Attention windows in tokens, by layer, repeated over the layers; never wider than the model's own. Empty: its own.
+  // Attention windows in tokens, by layer, repeated over the layers; never wider than the model's own. Empty: its own;
+  // 0, or max_seq_len and more: all tokens. At least tokens_per_block.
   std::vector<int32_t> max_attention_windows = {};
-  int32_t sink_tokens = 0;
+  int32_t sink_tokens = 0;  // less than every window
 };
 
 // Loads the engine in `directory` (config.json + rank0.*) for the device that its config names.

@@ -96,7 +96,7 @@ TEST(attention_over_paged_keys_and_values) {
   for (int round = 0; round < 300; ++round) {
     const int32_t head_size = any(1, 70), group_size = any(1, 7), tokens_per_block = 1 << any(0, 8);
     const int32_t num_tokens = any(1, kMaxAttentionRows / group_size), first_position = any(0, 200);
-    const int32_t window = any(0, 1) * any(1, 250);
+    const int32_t window = any(0, 1) * any(1, 250), sink_tokens = any(0, 1) * any(1, 150);
     const int32_t length = first_position + num_tokens, num_blocks = (length + tokens_per_block - 1) / tokens_per_block;
 
     const int64_t values_offset = int64_t(head_size) * tokens_per_block, block_stride = 2 * values_offset;
@@ -112,6 +112,11 @@ TEST(attention_over_paged_keys_and_values) {
         block[values_offset + i % tokens_per_block * head_size + j] = values[i * head_size + j];
       }
     }
+    // Blocks that no token sees are anywhere.
+    const int32_t least_visible = window > 0 ? std::max(0, first_position - window + 1) : 0;
+    for (int32_t i = 0; i < num_blocks; ++i) {
+      if (i * tokens_per_block >= sink_tokens && (i + 1) * tokens_per_block <= least_visible) block_ids[i] = -(1 << 20);
+    }
     const int64_t stride = group_size * head_size + 3;
     const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
     for (const Isa isa : isas()) {
@@ -125,6 +130,7 @@ TEST(attention_over_paged_keys_and_values) {
                                  .head_size = head_size,
                                  .first_position = first_position,
                                  .window = window,
+                                 .sink_tokens = sink_tokens,
                                  .scale = 0.3f,
                                  .cache = cache.data(),
                                  .block_stride = block_stride,
@@ -138,7 +144,8 @@ TEST(attention_over_paged_keys_and_values) {
           const int32_t first = window > 0 ? std::max(0, position - window + 1) : 0;
           double sum = 0;
           std::vector<double> expected(head_size);
-          for (int32_t i = first; i <= position; ++i) {
+          for (int32_t i = 0; i <= position; ++i) {
+            if (i >= sink_tokens && i < first) continue;
             double score = 0;
             for (int32_t j = 0; j < head_size; ++j) score += 0.3 * query[j] * keys[i * head_size + j];
             sum += std::exp(score);

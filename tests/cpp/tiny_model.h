@@ -35,8 +35,8 @@ struct RawTensor {
 void write_safetensors(const std::filesystem::path& file, const std::map<std::string, RawTensor>& tensors);
 
 // Logits after each token, [tokens][vocab]: the model's definition in double precision, one sequence,
-// no cache. The first `prompt_length` tokens are its prompt.
+// no cache. The first `prompt_length` tokens are its prompt; windows leave the first `sink_tokens` in sight.
 std::vector<std::vector<double>> reference_logits(const TinyModel& model, const std::vector<int32_t>& tokens,
-                                                  int32_t prompt_length);
+                                                  int32_t prompt_length, int32_t sink_tokens = 0);
 
 }  // namespace inflight::test

@@ -88,12 +88,13 @@ Row rotated(const Row& head, const ModelConfig& c, int32_t position, int32_t pro
 }
 
 Row attend(const Row& query, const std::vector<Row>& keys, const std::vector<Row>& values, int32_t position,
-           int32_t window) {
+           int32_t window, int32_t sink_tokens) {
   const int32_t first = window > 0 ? std::max(0, position - window + 1) : 0;
+  const auto is_visible = [&](int32_t i) { return i < sink_tokens || i >= first; };
   Row weights;
   double largest = -std::numeric_limits<double>::infinity();
-  for (int32_t i = first; i <= position; ++i) {
-    double score = 0;
+  for (int32_t i = 0; i <= position; ++i) {
+    double score = is_visible(i) ? 0 : -std::numeric_limits<double>::infinity();
     for (size_t j = 0; j < query.size(); ++j) score += query[j] * keys[i][j];
     weights.push_back(score / std::sqrt(double(query.size())));
     largest = std::max(largest, weights.back());
@@ -101,15 +102,16 @@ Row attend(const Row& query, const std::vector<Row>& keys, const std::vector<Row
   double sum = 0;
   for (double& weight : weights) sum += weight = std::exp(weight - largest);
   Row y(query.size());
-  for (int32_t i = first; i <= position; ++i) {
-    for (size_t j = 0; j < y.size(); ++j) y[j] += weights[i - first] / sum * values[i][j];
+  for (int32_t i = 0; i <= position; ++i) {
+    for (size_t j = 0; j < y.size(); ++j) y[j] += weights[i] / sum * values[i][j];
   }
   return y;
 }
 
 }  // namespace
 
-std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int32_t>& tokens, int32_t prompt_length) {
+std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int32_t>& tokens, int32_t prompt_length,
+                                  int32_t sink_tokens) {
   const ModelConfig& c = model.config.model;
   const double epsilon = c.norm_epsilon;
   const auto add = [](Row& x, const Row& y) {
@@ -145,7 +147,8 @@ std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int3
       for (int32_t q = 0; q < c.num_attention_heads; ++q) {
         const int32_t kv = q / (c.num_attention_heads / c.num_key_value_heads);
         const Row y =
-            attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position, c.layer_windows[i]);
+            attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position, c.layer_windows[i],
+                   sink_tokens);
         attended.insert(attended.end(), y.begin(), y.end());
       }
       add(x, linear(model, layer + "attention.dense", attended));

@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "common/logging.h"
 #include "common/memory_limit.h"
+#include "common/rounding.h"
 
 namespace inflight::cpu {
 namespace {
@@ -45,7 +46,7 @@ KvCacheStorage make_cache(const std::filesystem::path& directory, const EngineCo
   return {shape, count_blocks(directory, config.build, options, shape.bytes_per_block())};
 }
 
-EngineInfo make_info(const EngineConfig& config, const KvCacheStorage& cache) {
+EngineInfo make_info(const EngineConfig& config, const AttentionWindows& windows, const KvCacheStorage& cache) {
   return {.model_type = config.model.model_type,
           .vocab_size = config.model.vocab_size,
           .max_batch_size = config.build.max_batch_size,
@@ -55,6 +56,8 @@ EngineInfo make_info(const EngineConfig& config, const KvCacheStorage& cache) {
           .num_blocks = cache.num_blocks(),
           .kv_bytes_per_block = cache.shape().bytes_per_block(),
           .max_beam_width = config.build.max_beam_width,
+          .attention_window = windows.largest,
+          .sink_tokens = windows.sink_tokens,
           .end_ids = config.model.end_ids,
           .pad_id = config.model.pad_id};
 }
@@ -63,11 +66,12 @@ EngineInfo make_info(const EngineConfig& config, const KvCacheStorage& cache) {
 
 CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig& config, const EngineOptions& options)
     : config_(config),
+      windows_(attention_windows(config, options)),
       weights_(directory / "rank0.safetensors", config.model),
       pool_(options.num_threads),
       cache_(make_cache(directory, config, options)),
-      info_(make_info(config, cache_)),
-      forward_(config_, weights_, cache_, pool_, select_isa()),
+      info_(make_info(config, windows_, cache_)),
+      forward_(config_, windows_, weights_, cache_, pool_, select_isa()),
       sampler_(info_.max_batch_size, info_.vocab_size),
       prompt_lengths_(info_.max_batch_size, 0),
       previous_tokens_(info_.max_batch_size, kNotSampled),
@@ -147,6 +151,7 @@ void CpuEngine::check(const StepInput& input) {
   size_t num_tokens = 0;
   for (const SequenceSlice& slice : input.sequences) {
     check_slice(slice);
+    check_blocks(slice);
     check_sampling(slice, input);
     num_tokens += slice.tokens.size();
     if (std::exchange(last_checks_[slice.slot], num_checks_) == num_checks_) {
@@ -175,13 +180,28 @@ void CpuEngine::check_slice(const SequenceSlice& slice) const {
   if (static_cast<int64_t>(slice.block_ids.size()) * info_.tokens_per_block < length) {
     fail(slice.block_ids.size(), " blocks do not hold ", length, " tokens");
   }
-  for (const int32_t block : slice.block_ids) {
-    if (block < 0 || block >= info_.num_blocks) fail("block ", block, "; this engine has ", info_.num_blocks);
-  }
   for (size_t i = 0; i < slice.tokens.size(); ++i) {
     const int32_t token = slice.tokens[i];
     const bool is_valid = (token >= 0 && token < info_.vocab_size) || (token == kPreviousToken && i == 0);
     if (!is_valid) fail("token id ", token, "; the vocabulary has ", info_.vocab_size);
+  }
+}
+
+// Blocks may be missing only between the sink tokens and the window of the slice's first token.
+void CpuEngine::check_blocks(const SequenceSlice& slice) const {
+  const int64_t window = info_.attention_window > 0 ? info_.attention_window : info_.max_seq_len;
+  const int64_t freed_end = (slice.past_length - window + 1) / info_.tokens_per_block;
+  const int64_t freed_begin = divide_up(info_.sink_tokens, info_.tokens_per_block);
+  for (size_t i = 0; i < slice.block_ids.size(); ++i) {
+    const int32_t block = slice.block_ids[i];
+    if (block >= 0 && block < info_.num_blocks) continue;
+    if (block == kFreedBlock && static_cast<int64_t>(i) >= freed_begin && static_cast<int64_t>(i) < freed_end) continue;
+    if (block == kFreedBlock) {
+      throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, ": block_ids[", i, "] is freed, but some layer of ",
+                  "the token at position ", slice.past_length, " sees it");
+    }
+    throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot, ": block ", block, "; steps of this engine take 0 to ",
+                info_.num_blocks - 1);
   }
 }
 

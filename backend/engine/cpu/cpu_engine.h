@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/thread_pool.h"
+#include "engine/attention_windows.h"
 #include "engine/cpu/forward.h"
 #include "engine/cpu/kv_cache_storage.h"
 #include "engine/cpu/weights.h"
@@ -48,12 +49,14 @@ class CpuEngine : public Engine {
 
   void check(const StepInput& input);
   void check_slice(const SequenceSlice& slice) const;
+  void check_blocks(const SequenceSlice& slice) const;
   void check_sampling(const SequenceSlice& slice, const StepInput& input) const;
   void drive();
   StepOutput run(const Step& step);
   void make_batch(const Step& step);
 
   const EngineConfig config_;
+  const AttentionWindows windows_;
   const Weights weights_;
   ThreadPool pool_;
   KvCacheStorage cache_;

@@ -31,9 +31,10 @@ StepOutput ForwardPass::run(const Batch& batch, Sampler& sampler) {
   return output_layer_.run(batch, hidden_.data(), sampler);
 }
 
-ForwardPass::ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool,
-                         Isa isa)
+ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
+                         KvCacheStorage& cache, ThreadPool& pool, Isa isa)
     : config_(config.model),
+      windows_(windows),
       weights_(weights),
       cache_(cache),
       pool_(pool),
@@ -143,7 +144,8 @@ void ForwardPass::attend(int32_t layer) {
         .group_size = group_size_,
         .head_size = config_.head_size,
         .first_position = task.sequence->past_length + task.first_token,
-        .window = config_.layer_windows[layer],
+        .window = windows_.layers[layer],
+        .sink_tokens = windows_.sink_tokens,
         .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
         .cache = cache_.keys(layer, 0, kv_head),
         .block_stride = cache_.block_stride(),

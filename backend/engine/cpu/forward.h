@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/thread_pool.h"
+#include "engine/attention_windows.h"
 #include "engine/cpu/batch.h"
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/kernels/linear_input.h"
@@ -24,7 +25,8 @@ namespace inflight::cpu {
 // constructor for the build's largest batch; a batch must not be empty, respect its limits and name valid ids.
 class ForwardPass {
  public:
-  ForwardPass(const EngineConfig& config, const Weights& weights, KvCacheStorage& cache, ThreadPool& pool, Isa isa);
+  ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
+              KvCacheStorage& cache, ThreadPool& pool, Isa isa);
 
   StepOutput run(const Batch& batch, Sampler& sampler);
 
@@ -46,6 +48,7 @@ class ForwardPass {
   void linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate = false);
 
   const ModelConfig& config_;
+  const AttentionWindows& windows_;
   const Weights& weights_;
   KvCacheStorage& cache_;
   ThreadPool& pool_;

@@ -138,11 +138,13 @@ void fill_zero(float* x, int64_t size) {
   for (int64_t i = 0; i < size; ++i) x[i] = 0;
 }
 
-// The chunk's keys that some row sees: positions [chunk + begin, chunk + end).
+// The chunk's keys that some row sees: positions [position + begin, position + end). Of sink tokens each row sees all
+// up to its own position, of others those in its window.
 struct Chunk {
   int32_t position;
   int32_t begin;
   int32_t end;
+  bool is_sink;
 };
 
 // Those of them that lie in one block of the cache.
@@ -163,7 +165,7 @@ BlockPart block_part(const AttentionTile& tile, const Chunk& chunk, int32_t begi
   return {keys + offset, values + int64_t(offset) * tile.head_size, begin, end};
 }
 
-// The first position that a token sees.
+// The first position in a token's window.
 int32_t first_visible(const AttentionTile& tile, int32_t position) {
   return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
 }
@@ -224,8 +226,9 @@ void weigh(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
   for (int32_t row = 0; row < rows.count; ++row) {
     float* scores = rows.scores + int64_t(row) * kAttentionChunk;
     const int32_t position = tile.first_position + row / tile.group_size;
-    const int32_t first = first_visible(tile, position) - chunk.position, last = position - chunk.position;
-    const int32_t begin = first > 0 ? first : 0, end = last < kAttentionChunk ? last + 1 : kAttentionChunk;
+    const int32_t first = chunk.is_sink ? 0 : first_visible(tile, position) - chunk.position;
+    const int32_t last = position - chunk.position;
+    const int32_t begin = first > chunk.begin ? first : chunk.begin, end = last < chunk.end ? last + 1 : chunk.end;
     if (begin >= end) {
       fill_zero(scores, kAttentionChunk);
       continue;
@@ -253,21 +256,28 @@ void end_rows(const AttentionTile& tile, const Rows& rows) {
   }
 }
 
-}  // namespace
-
-void attention(const AttentionTile& tile) {
-  const Rows rows = begin_rows(tile);
-  const int32_t first_key = first_visible(tile, tile.first_position);
-  const int32_t keys_end = tile.first_position + tile.num_tokens;
+// All rows over the keys at positions [first_key, keys_end).
+void attend(const AttentionTile& tile, const Rows& rows, int32_t first_key, int32_t keys_end, bool is_sink) {
   for (int32_t position = first_key / kAttentionChunk * kAttentionChunk; position < keys_end;
        position += kAttentionChunk) {
     const int32_t left = keys_end - position;
     const Chunk chunk = {position, first_key > position ? first_key - position : 0,
-                         left < kAttentionChunk ? left : kAttentionChunk};
+                         left < kAttentionChunk ? left : kAttentionChunk, is_sink};
     score(tile, chunk, rows);
     weigh(tile, chunk, rows);
     add_values(tile, chunk, rows);
   }
+}
+
+}  // namespace
+
+void attention(const AttentionTile& tile) {
+  const Rows rows = begin_rows(tile);
+  const int32_t keys_end = tile.first_position + tile.num_tokens;
+  const int32_t sinks = tile.window == 0 ? 0 : tile.sink_tokens < keys_end ? tile.sink_tokens : keys_end;
+  const int32_t first_key = first_visible(tile, tile.first_position);
+  attend(tile, rows, 0, sinks, /*is_sink=*/true);
+  attend(tile, rows, first_key > sinks ? first_key : sinks, keys_end, /*is_sink=*/false);
   end_rows(tile, rows);
 }
 

@@ -19,11 +19,12 @@ struct AttentionTile {
   int32_t head_size;
   int32_t first_position;   // of the first token; it sees positions up to its own
   int32_t window;           // and only positions > its own - window; 0 = all
+  int32_t sink_tokens;      // besides, with a window, the first positions
   float scale;              // on the dot products
 
   const float* cache;       // keys of block 0; its values lie head_size * tokens_per_block further
   int64_t block_stride;     // floats from a block to the next
-  const int32_t* block_ids;
+  const int32_t* block_ids;  // of blocks that no token sees, any number
   int32_t tokens_per_block;  // a power of two
 
   float* scratch;           // attention_scratch_size(max rows, head_size) floats
