@@ -19,7 +19,8 @@ class CompiledGuide;
 // Keeps the text of sequences to their guides: which tokens each may sample next.
 //
 // The text follows its guide from the first generated token to the last; then only an end id is allowed. Special
-// tokens are never part of it. One thread (the batch manager's loop) calls it, the engine's threads call mask().
+// tokens are never part of it. Masks are made by worker threads, beside the forward pass. The engine's threads call
+// mask(); compile() may be called from any thread, everything else from one (the batch manager's loop).
 class GuidedDecoder final : public TokenMasks {
  public:
   // `tokenizer_dir` holds tokenizer.json; its vocabulary may be smaller than the model's vocab_size, and tokens that
@@ -29,27 +30,31 @@ class GuidedDecoder final : public TokenMasks {
                 int32_t num_slots);
   ~GuidedDecoder() override;  // futures that are not ready yet throw Error(kUnavailable); no slot's mask may be awaited
 
-  // Compiled on a thread of its own, one after another; cached by type and guide. The future throws
+  // Compiled on a thread of its own, one after another; those used last are kept. The future throws
   // Error(kInvalidArgument) naming guided_decoding, its type and what is wrong. `on_done` (may be empty) is called
-  // from that thread, or from this one for a cached guide, when the future is ready; it must not throw.
+  // from that thread, or from this one for a guide that is kept, when the future is ready; it must not throw.
   std::shared_future<std::shared_ptr<const CompiledGuide>> compile(const GuidedDecoding& guide,
                                                                    std::function<void()> on_done);
 
-  // Gives a slot to a sequence that follows `guide` and has generated these tokens already. The first mask is being
-  // made when it returns. Throws Error(kInternal) if `generated` does not follow the guide.
-  void start(int32_t slot, std::shared_ptr<const CompiledGuide> guide, std::span<const int32_t> generated);
+  // Gives a slot to a sequence that follows `guide` and has generated these tokens already. Its text may end with one
+  // of `end_ids`, each in [0, vocab_size); empty: those of the constructor. Returns at once, as all but is_terminated()
+  // and mask() do.
+  void start(int32_t slot, std::shared_ptr<const CompiledGuide> guide, std::span<const int32_t> generated,
+             std::span<const int32_t> end_ids = {});
 
-  // The slot's sequence sampled `token`, which its mask allowed. Returns at once; a worker thread makes the next mask.
-  // Not while a step that holds the slot is in flight.
+  // The slot's sequence sampled `token`; a worker thread makes the next mask. Not while a step that holds the slot is
+  // in flight.
   void accept(int32_t slot, int32_t token);
 
-  // Gives the slot back.
+  // Gives the slot back. For a slot that is not started, nothing happens.
   void finish(int32_t slot);
 
-  // Whether the slot's text is complete: only an end id may follow, or has followed. May wait for the last accept().
+  // Whether the slot's text is complete: only an end id may follow, or has followed. Waits for the worker.
+  // Throws Error if the text cannot go on: kInvalidArgument for a guide that comes to a dead end, kInternal for an
+  // accepted token that the mask did not allow. The slot's mask allows only end ids then.
   bool is_terminated(int32_t slot) const;
 
-  // Waits until the slot's next mask is made. A token that was accepted against the mask throws Error(kInternal) here.
+  // Waits for the worker; never throws. Without end ids, the mask of a complete text allows nothing.
   std::span<const uint32_t> mask(int32_t slot) override;
 
  private:

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <xgrammar/compiler.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "batch_manager/request.h"
+
+namespace inflight {
+
+class CompiledGuide {
+ public:
+  explicit CompiledGuide(xgrammar::CompiledGrammar grammar) : grammar_(std::move(grammar)) {}
+  const xgrammar::CompiledGrammar& grammar() const { return grammar_; }
+  int32_t vocab_size() const { return grammar_.GetTokenizerInfo().GetVocabSize(); }
+
+ private:
+  xgrammar::CompiledGrammar grammar_;
+};
+
+// Compiles guides for one vocabulary on a thread of its own, one after another, and keeps those used last.
+class GuideCompiler {
+ public:
+  using Future = std::shared_future<std::shared_ptr<const CompiledGuide>>;
+
+  explicit GuideCompiler(xgrammar::TokenizerInfo vocabulary);
+  ~GuideCompiler();  // futures that are not ready then throw Error(kUnavailable); on_done is not called for them
+
+  // As GuidedDecoder::compile.
+  Future compile(const GuidedDecoding& guide, std::function<void()> on_done);
+
+ private:
+  struct Job {
+    GuidedDecoding guide;
+    std::promise<std::shared_ptr<const CompiledGuide>> promise;
+    Future future;
+    std::vector<std::function<void()>> on_done;
+    bool is_done = false;
+  };
+  using Jobs = std::list<std::shared_ptr<Job>>;
+
+  void run();
+  void forget_old_jobs();
+
+  xgrammar::TokenizerInfo vocabulary_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_stopping_ = false;
+  Jobs jobs_;  // asked for last, first; done or not
+  std::map<std::pair<GuidedDecoding::Type, std::string>, Jobs::iterator> by_guide_;
+  std::list<std::shared_ptr<Job>> waiting_;
+  std::thread thread_;
+};
+
+}  // namespace inflight

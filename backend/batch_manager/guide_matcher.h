@@ -1,0 +1,33 @@
+#pragma once
+
+#include <xgrammar/matcher.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace inflight {
+
+class CompiledGuide;
+
+// Where one text stands in its guide. Not thread-safe.
+class GuideMatcher {
+ public:
+  explicit GuideMatcher(const CompiledGuide& guide);
+
+  // False: the text would not follow its guide. The text is then as before.
+  bool accept(int32_t token);
+
+  // Whether the text could end here.
+  bool is_complete() const { return matcher_.IsCompleted(); }
+
+  // The tokens that may continue the text. words: [(vocab_size + 31) / 32], as TokenMasks has them.
+  // Returns whether there are any.
+  bool fill(std::span<uint32_t> words);
+
+ private:
+  xgrammar::GrammarMatcher matcher_;
+  uint32_t last_word_;  // bits of the last word that are tokens
+};
+
+}  // namespace inflight

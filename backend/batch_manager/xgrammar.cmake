@@ -1,0 +1,23 @@
+# xgrammar, which guides decoding (https://github.com/mlc-ai/xgrammar, Apache-2.0): its source distribution on PyPI,
+# compiled here. The libxgrammar.a of its wheels is LTO code of one compiler version, and their requirements hold torch.
+#
+# Without a network: -DFETCHCONTENT_SOURCE_DIR_XGRAMMAR=a folder with the unpacked source distribution.
+include(FetchContent)
+FetchContent_Declare(xgrammar
+  URL https://files.pythonhosted.org/packages/03/0f/29f521535729be740779c2c98b630ef6607cf28be9b669895dd2b821ff63/xgrammar-0.2.8.tar.gz
+  URL_HASH SHA256=8305646fd2b319d6c3003f51a1665e54cbbe9cba1fb636bc41d0b46434ccbb80
+  DOWNLOAD_EXTRACT_TIMESTAMP FALSE
+  SOURCE_SUBDIR none)  # its CMakeLists.txt builds Python bindings, with warnings as errors
+FetchContent_MakeAvailable(xgrammar)
+
+file(GLOB XGRAMMAR_SOURCES CONFIGURE_DEPENDS ${xgrammar_SOURCE_DIR}/cpp/*.cc ${xgrammar_SOURCE_DIR}/cpp/*/*.cc)
+list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/tvm_ffi/[^/]*$")  # of the Python bindings
+list(APPEND XGRAMMAR_SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/xgrammar_logging.cc)
+add_library(xgrammar STATIC ${XGRAMMAR_SOURCES})
+target_include_directories(xgrammar SYSTEM PUBLIC ${xgrammar_SOURCE_DIR}/include
+                           ${xgrammar_SOURCE_DIR}/3rdparty/dlpack/include
+                           PRIVATE ${xgrammar_SOURCE_DIR}/3rdparty/picojson ${xgrammar_SOURCE_DIR}/cpp)
+target_compile_definitions(xgrammar PRIVATE XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0
+                           XGRAMMAR_LOG_CUSTOMIZE=1)
+target_compile_options(xgrammar PRIVATE -w -O2)
+target_link_libraries(xgrammar PUBLIC Threads::Threads)
