@@ -1,12 +1,12 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "batch_manager/block_pool.h"
+#include "batch_manager/prefix_tree.h"
 #include "batch_manager/request.h"
 #include "batch_manager/statistics.h"
 #include "engine/engine.h"
@@ -22,26 +22,21 @@ struct KvCacheOptions {
   int32_t sink_tokens = 0;
 };
 
-// Tokens whose cached keys and values may stand for one another's: they agree in the tokens and in these.
-struct PrefixKey {
-  std::span<const int32_t> tokens;
-  uint64_t lora_task_id = 0;
-  std::span<const uint64_t> extra_ids = {};  // one for each of the first tokens; generated tokens have 0
-};
-
 // The KV-cache blocks of one sequence. Only KvCache changes it.
 struct BlockList {
   std::vector<int32_t> block_ids;  // kFreedBlock where the attention window has left a block behind
-  int32_t num_reserved = 0;        // blocks promised to it that it has yet to take
-  int32_t num_reused = 0;          // of block_ids
+  int32_t num_guaranteed = 0;      // blocks that it may hold at once, whatever others do
+  int32_t num_reserved = 0;        // of them, those it has yet to take
+  int32_t num_reused = 0;          // of block_ids: shared with, or copied from, what was cached at admission
   int32_t num_committed = 0;       // of block_ids: full blocks that the prefix tree has seen
-  struct PrefixNode* last_committed = nullptr;
+  PrefixPosition position;         // of the last of them in the tree
+  int32_t window_begin = 0;        // block_ids before it, but for the sink tokens' blocks, are kFreedBlock
 };
 
 // What admission found for a sequence.
 struct Admission {
   int32_t num_cached = 0;  // tokens whose keys and values are there; at most tokens.size() - 1
-  bool copies_from_host = false;  // blocks come from the host tier: wait for take_copies()' handle before a step
+  bool copies_from_host = false;  // some come from the host tier: wait for take_copies()' handle before a step
 };
 
 // Hands out the engine's KV-cache blocks and keeps those of ended sequences for others with the same prefix: a prefix
@@ -50,16 +45,13 @@ struct Admission {
 // move there first. No allocation in the steady state.
 class KvCache {
  public:
-  using Clock = std::chrono::steady_clock;
-
   explicit KvCache(const KvCacheOptions& options);
-  ~KvCache();
 
-  const KvCacheStatistics& statistics() const;
-  int32_t free_blocks() const;  // blocks that are in no list, promised to a sequence or not
-  int32_t blocks_for(int64_t num_tokens) const;  // of a list without freed blocks
-  // The most blocks that a sequence which comes to `num_tokens` tokens holds at once, when a step adds at most
-  // `max_chunk` tokens: fewer than blocks_for() with an attention window.
+  KvCacheStatistics statistics() const;
+  int32_t free_blocks() const { return pool_.num_free(); }  // in no list, promised to a sequence or not
+  int32_t blocks_for(int64_t num_tokens) const;              // of a list without freed blocks
+  // The most blocks that a sequence which comes to `num_tokens` tokens holds at once, when it extends its list by at
+  // most `max_chunk` tokens after a commit(): fewer than blocks_for() with an attention window.
   int32_t peak_blocks(int64_t num_tokens, int32_t max_chunk) const;
 
   // Starts an empty list with the longest cached prefix of key.tokens, and reserves what is missing to `num_blocks` in
@@ -70,7 +62,8 @@ class KvCache {
 
   // Starts an empty list with the parent's first `num_tokens` tokens: full blocks are shared, the last partial one is
   // copied. Reserves up to `num_blocks` in all. False, and nothing changes, if the blocks do not suffice. (Prompts of
-  // several sequences, and beams.)
+  // several sequences, and beams.) With an attention window, num_tokens may be one fewer than the parent's last
+  // commit(), not less: the window has left behind what it would look at, and the result is false.
   bool fork(const BlockList& parent, int32_t num_tokens, BlockList& list, int32_t num_blocks);
 
   // Appends blocks until the list holds `num_tokens` tokens. Never false within a reservation; otherwise false, and
@@ -82,17 +75,41 @@ class KvCache {
   void commit(BlockList& list, const PrefixKey& key);
 
   // Gives back all blocks and reservations and empties the list. key as for commit(); its blocks are kept for reuse by
-  // the retention's priorities.
+  // the retention's priorities: a block has the priority of its first token. Blocks that no range covers keep the
+  // priority that another sequence gave them; durations begin now.
   void release(BlockList& list, const PrefixKey& key, int32_t prompt_length, const KvCacheRetention& retention);
   void release(BlockList& list);  // nothing new is kept for reuse: an error, or tokens that nobody should share
 
   // The copies that the calls since the last take_copies() ask for, in order: hand them to Engine::copy_blocks before
   // the next step. Valid until the next call.
-  std::span<const BlockCopy> take_copies();
+  std::span<const BlockCopy> take_copies() { return pool_.take_copies(); }
 
  private:
-  struct Implementation;
-  std::unique_ptr<Implementation> implementation_;
+  // Blocks that are neither in a list nor promised to one.
+  int32_t available() const;
+  // The first block after the sink blocks that a sequence with `num_tokens` tokens must hold.
+  int32_t window_begin(int64_t num_tokens) const;
+  bool is_left_behind(int32_t index, int32_t window_begin) const;
+  int32_t num_left_behind(int32_t num_blocks, int32_t window_begin) const;  // of the first num_blocks
+
+  // The nodes of the prefix tree that key.tokens begin with, in prefix_; and what agrees with the tokens after them.
+  PrefixTree::Match find_prefix(const PrefixKey& key);
+  // The child of `parent` that begins with these tokens; a new one, if there is none, of `block`, which holds them.
+  int32_t keep(int32_t parent, const PrefixKey& tokens, int32_t block);
+  // Whether the tree still leads to the list's committed blocks. If not, but the list has them all, it begins anew.
+  bool attach(BlockList& list) const;
+  void keep_full_blocks(BlockList& list, const PrefixKey& key);
+  void leave_behind(BlockList& list, int64_t num_tokens);
+  void reserve(BlockList& list, int32_t num_blocks);
+
+  const KvCacheOptions options_;
+  const int32_t num_sink_blocks_;
+  PrefixTree tree_;
+  BlockPool pool_;
+  int32_t num_reserved_ = 0;  // over all lists
+  std::vector<int32_t> prefix_;
+  uint64_t num_new_ = 0;
+  uint64_t num_reused_ = 0;
 };
 
 }  // namespace inflight
