@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/error.h"
 #include "triton/errors.h"
 #include "triton/request_reader.h"
 
@@ -113,15 +114,20 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
   }
 }
 
-// A generation that is not there was fetched to its end before: its last announcement came while it was silent.
+// That there is nothing to fetch is no mistake of the client: the request was announced while it was silent.
 void InstanceState::fetch(uint64_t generation_id, const std::vector<std::string>& outputs,
                           TRITONBACKEND_ResponseFactory* factory) {
-  const auto pending = fetched_.find(generation_id);
-  if (pending == nullptr) return send_final_flag(factory);
-  bool cancelled = false;
-  check(TRITONBACKEND_ResponseFactoryIsCancelled(factory, &cancelled));
-  if (cancelled) pending->stop();
-  pending->answer(factory, outputs);
+  if (const auto pending = fetched_.find(generation_id)) {
+    bool cancelled = false;
+    check(TRITONBACKEND_ResponseFactoryIsCancelled(factory, &cancelled));
+    if (cancelled) pending->stop();
+    if (pending->answer(factory, outputs)) return;
+  }
+  if (!config_.decoupled) {
+    throw_error(ErrorCode::kNotFound, "generation_id ", generation_id, " has no response to fetch; send it once, when ",
+                "it has been received");
+  }
+  send_final_flag(factory);
 }
 
 }  // namespace inflight::triton

@@ -1,6 +1,5 @@
 #include "triton/pending_request.h"
 
-#include <optional>
 #include <random>
 #include <utility>
 
@@ -123,25 +122,22 @@ void PendingRequest::end_with_error(const std::exception& error) noexcept {
   send_only_response(factory_.get(), &error);
 }
 
-void PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
-  std::optional<Fetchable> content;
-  {
-    std::lock_guard lock(fetching_);
-    if (!fetchable_.empty()) {
-      content = std::move(fetchable_.front());
-      fetchable_.pop_front();
-    }
-  }
-  if (!content) return send_final_flag(fetch);
-  if (const auto& error = content->response.error) return send_only_response(fetch, &*error);
+bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
+  std::unique_lock lock(fetching_);
+  if (fetchable_.empty()) return false;
+  const Fetchable content = std::move(fetchable_.front());
+  fetchable_.pop_front();
+  lock.unlock();
   try {
+    if (content.response.error) throw *content.response.error;
     ResponseHandle response = new_response(fetch);
-    writer_.for_outputs(outputs).write(response.get(), content->response, prompts_[content->sequence],
-                                       static_cast<int32_t>(content->sequence));
+    writer_.for_outputs(outputs).write(response.get(), content.response, prompts_[content.sequence],
+                                       static_cast<int32_t>(content.sequence));
     log_if_error(TRITONBACKEND_ResponseSend(response.release(), TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr));
   } catch (const std::exception& error) {
     send_only_response(fetch, &error);
   }
+  return true;
 }
 
 bool PendingRequest::is_fetched() const noexcept {

@@ -59,9 +59,9 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   // Random, so that clients do not fetch each other's responses by accident or by guessing.
   uint64_t generation_id() const { return generation_id_; }
   bool is_announced() const { return writer_.announces(); }
-  // Answers a fetch: with the oldest response that is left, written as that request wants it, or with the final flag
-  // alone.
-  void answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
+  // Answers a fetch with the oldest response that is left, written with the outputs that it asks for; false if there
+  // is none.
+  bool answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
   // Nothing is left to fetch, and nothing will come.
   bool is_fetched() const noexcept;
   void announce_if_silent(std::chrono::milliseconds period) noexcept;

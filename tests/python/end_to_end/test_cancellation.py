@@ -3,12 +3,11 @@ takes minutes to generate; a request after it begins only once it has ended."""
 
 import json
 import shutil
-import time
 from contextlib import contextmanager
-from functools import partial
 
 import grpc_client
 import http_client
+import prometheus
 import pytest
 import tritonclient.grpc as triton
 
@@ -38,76 +37,78 @@ def server(tiny_directory, tmp_path_factory, make_engine, make_repository):
     repository = make_repository(
         engine,
         max_tokens_in_paged_kv_cache=MAX_SEQ_LEN,
-        # Triton 2.51's gRPC threads may wait for each other for ever when a response is written in the microseconds in
-        # which its cancellation arrives: at the rate of a real model, not of this one, that is too rare to be met here.
+        # Triton's gRPC threads may wait for each other for ever when a response is written in the microsecond in which
+        # its cancellation arrives: at the rate of a real model, not of this one, that is too rare to be met here.
         max_responses_per_second=100,
         cancellation_check_period_ms=10,
+        stats_check_period_ms=5,
     )
     # Triton 2.51 keeps some cancelled gRPC requests for ever, and its exit would wait for them.
     with TritonServer(repository, exit_timeout=1) as server:
         yield server
 
 
+@pytest.fixture
+def metric(server):
+    """metric(name, label): its value now."""
+    return lambda *key: prometheus.samples(server.metrics_port, "tensorrt_llm")[key]
+
+
+@pytest.fixture
+def blocks_are_as_before(metric):
+    """When all clients of the test have left, as many blocks are free as before: all."""
+    cache = "nv_trt_llm_kv_cache_block_metrics"
+    before = metric(cache, "free")
+    assert before == metric(cache, "max")
+    yield
+    prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)
+    assert metric(cache, "free") == before
+
+
 @contextmanager
-def running(server, model: str, **changes):
+def running(server, model: str):
     """A stream whose request has all blocks: those before it have ended, and left none behind."""
     request, output = MODELS[model]
-    with grpc_client.Stream(server.grpc_port, {**request, **changes}, model) as stream:
+    with grpc_client.Stream(server.grpc_port, request, model) as stream:
         assert next(stream.outputs(output)).size
         yield stream
 
 
-def num_requests(client: triton.InferenceServerClient) -> int:
-    """Requests that tensorrt_llm has taken."""
-    (statistics,) = client.get_inference_statistics("tensorrt_llm").model_stats
-    return statistics.inference_stats.success.count
-
-
-def wait_until_taken(client: triton.InferenceServerClient, count: int) -> None:
-    deadline = time.monotonic() + grpc_client.TIMEOUT
-    while num_requests(client) < count:
-        assert time.monotonic() < deadline, "tensorrt_llm has not been given the request"
-        time.sleep(0.001)
-
-
+@pytest.mark.usefixtures("blocks_are_as_before")
 @pytest.mark.parametrize("model", MODELS)
 def test_grpc_clients_that_leave_a_stream_free_their_blocks(model, server):
     for i in range(TIMES):
         with running(server, model) as stream:
             LEAVE[i % 2](stream)
-    with running(server, "ensemble"):
-        pass
 
 
+@pytest.mark.usefixtures("blocks_are_as_before")
 @pytest.mark.parametrize("model", MODELS)
-def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks(model, server):
+def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks(model, server, metric):
     request, _ = MODELS[model]
-    with triton.InferenceServerClient(f"localhost:{server.grpc_port}") as client:
-        for i in range(TIMES):
-            count = num_requests(client)
-            with grpc_client.Stream(server.grpc_port, request, model, streaming=False) as stream:
-                wait_until_taken(client, count + 1)
-                LEAVE[i % 2](stream)
-            with running(server, "ensemble"):
-                pass
+    for i in range(TIMES):
+        with grpc_client.Stream(server.grpc_port, request, model, streaming=False) as stream:
+            prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 1)
+            LEAVE[i % 2](stream)
+        prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)
 
 
+@pytest.mark.usefixtures("blocks_are_as_before")
 def test_http_clients_that_leave_a_stream_free_their_blocks(server):
     for _ in range(TIMES):
         events = http_client.generate_stream(server.http_port, LONG)
         assert next(events)["text_output"]
         events.close()
-    with running(server, "ensemble"):
-        pass
 
 
 def test_stop_request_ends_the_running_one(server):
-    stop = partial(grpc_client.tensors, {**LONG_IDS, "stop": True})
     with triton.InferenceServerClient(f"localhost:{server.grpc_port}") as client:
         client.start_stream(lambda result, error: None)
         with grpc_client.Stream(server.grpc_port, LONG_IDS, "tensorrt_llm", request_id="7") as running:
             outputs = running.outputs("output_ids")
             generated = next(outputs).size
-            client.async_stream_infer("tensorrt_llm", stop(), request_id="7")
+            client.async_stream_infer(
+                "tensorrt_llm", grpc_client.tensors({**LONG_IDS, "stop": True}), request_id="7"
+            )
             generated += sum(output.size for output in outputs)
         assert generated < LENGTH
