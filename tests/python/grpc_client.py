@@ -16,9 +16,7 @@ class Stream:
     request: input name → value; a list is a row of a tensor, anything else a tensor of one element.
     """
 
-    def __init__(
-        self, port: int, request: dict, model: str = "ensemble", request_id: str = "", streaming: bool = True
-    ):
+    def __init__(self, port: int, request: dict, model: str = "ensemble", request_id: str = "", streaming: bool = True):
         flag = "streaming" if model == "tensorrt_llm" else "stream"
         self._responses: queue.SimpleQueue = queue.SimpleQueue()
         self._client = triton.InferenceServerClient(f"localhost:{port}")

@@ -81,7 +81,7 @@ ID_CASES = {
     "negative length": ({"input_lengths": ("INT32", [1, 1], [-1])}, "input_lengths"),
     "token beyond the vocabulary": ({"input_ids": ("INT32", [1, 3], [5, 480, 7])}, "480"),
     "negative token": ({"input_ids": ("INT32", [1, 3], [5, -3, 7])}, "-3"),
-    "stop word that ends beyond its tokens": ({"stop_words_list": ("INT32", [1, 2, 2], [5, 6, 9, -1])}, "stop_words_list"),
+    "stop word beyond its tokens": ({"stop_words_list": ("INT32", [1, 2, 2], [5, 6, 9, -1])}, "stop_words_list"),
     "stop words that go backwards": ({"stop_words_list": ("INT32", [1, 2, 2], [5, 6, 2, 1])}, "stop_words_list"),
     "stop words of three rows": ({"stop_words_list": ("INT32", [1, 3, 1], [5, 1, 1])}, "stop_words_list"),
     "stop word outside the vocabulary": ({"stop_words_list": ("INT32", [1, 2, 1], [9999, 1])}, "9999"),

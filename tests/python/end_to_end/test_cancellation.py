@@ -107,8 +107,6 @@ def test_stop_request_ends_the_running_one(server):
         with grpc_client.Stream(server.grpc_port, LONG_IDS, "tensorrt_llm", request_id="7") as running:
             outputs = running.outputs("output_ids")
             generated = next(outputs).size
-            client.async_stream_infer(
-                "tensorrt_llm", grpc_client.tensors({**LONG_IDS, "stop": True}), request_id="7"
-            )
+            client.async_stream_infer("tensorrt_llm", grpc_client.tensors({**LONG_IDS, "stop": True}), request_id="7")
             generated += sum(output.size for output in outputs)
         assert generated < LENGTH
