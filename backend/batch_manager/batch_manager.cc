@@ -1,7 +1,10 @@
 #include "batch_manager/batch_manager.h"
 
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <unordered_set>
@@ -11,22 +14,96 @@
 #include "batch_manager/delivery.h"
 #include "batch_manager/request_check.h"
 #include "batch_manager/scheduler.h"
+#include "batch_manager/sequence.h"
+#include "batch_manager/step_runner.h"
 #include "common/logging.h"
 
 namespace inflight {
+
+namespace {
+
+using Clock = RequestState::Clock;
+using std::chrono::microseconds;
+
+// A request may be overtaken by as many later ones as this, times the difference of their priorities.
+constexpr double kMaxOvertaking = 100.0;
+// How often the loop looks at requests of which none can run yet.
+constexpr std::chrono::milliseconds kIdlePeriod{5};
+
+microseconds between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration_cast<microseconds>(end - begin);
+}
+
+RequestTimes times_of(const RequestState& state, Clock::time_point now, const Sequence& last) {
+  RequestTimes times;
+  times.id = state.id;
+  times.queue = between(state.submitted, state.first_step.value_or(now));
+  if (state.first_token) {
+    times.time_to_first_token = between(state.submitted, *state.first_token);
+    const int32_t following = state.num_generated / static_cast<int32_t>(state.num_sequences()) - 1;
+    if (following > 0) times.inter_token_latency = between(*state.first_token, state.last_token) / following;
+  }
+  times.total = between(state.submitted, now);
+  times.prompt_tokens = last.prompt_length;
+  times.generated_tokens = state.num_generated;
+  times.finish_reason = last.finish_reason;
+  times.failed = last.error.has_value();
+  return times;
+}
+
+// What no response of the sequence holds yet.
+Response unsent(Sequence& sequence) {
+  Response response;
+  const Request& request = sequence.request;
+  if (sequence.is_beam_search()) {
+    if (sequence.finish_reason == FinishReason::kCancelled) sequence.beam_search->cancel();
+    if (sequence.is_finished() && !sequence.error) {
+      response.beams = sequence.beam_search->best(request.num_return_sequences);
+    }
+  } else {
+    const size_t begin = sequence.prompt_length + sequence.num_sent;
+    response.tokens.assign(sequence.tokens.begin() + static_cast<std::ptrdiff_t>(begin), sequence.tokens.end());
+    if (request.sampling.return_log_probs) {
+      response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
+    }
+    response.cum_log_prob = sequence.cum_log_prob;
+    sequence.generation_logits.resize(
+        std::min(sequence.generation_logits.size(), response.tokens.size() * sequence.vocab_size));
+    response.generation_logits = std::exchange(sequence.generation_logits, {});
+  }
+  if (sequence.num_sent == 0 && request.return_context_logits) response.context_logits = sequence.state->context_logits;
+  response.kv_cache_alloc_total_blocks = sequence.num_blocks;
+  response.kv_cache_reused_blocks = sequence.num_reused_blocks;
+  response.kv_cache_alloc_new_blocks = sequence.num_blocks - sequence.num_reused_blocks;
+  sequence.num_sent = sequence.num_generated();
+  return response;
+}
+
+void check_options(const BatchManagerOptions& options, const EngineInfo& info) {
+  if (info.max_num_tokens < info.max_batch_size) {
+    throw_error(ErrorCode::kInvalidArgument, "the engine's max_num_tokens (", info.max_num_tokens,
+                ") is below its max_batch_size (", info.max_batch_size,
+                "): a step could not hold one token of each sequence; rebuild with a larger --max-num-tokens");
+  }
+  const auto& [max_draft_tokens, max_ngram] = options.prompt_lookup;
+  if (max_draft_tokens < 0 || (max_draft_tokens > 0 && max_ngram < 1)) {
+    throw_error(ErrorCode::kInvalidArgument, "prompt lookup has max_draft_tokens ", max_draft_tokens, " and max_ngram ",
+                max_ngram, "; the first must be at least 0 (0: no drafts), the second at least 1");
+  }
+}
+
+}  // namespace
 
 struct BatchManager::Implementation {
   Implementation(std::unique_ptr<Engine> engine_in, const BatchManagerOptions& options_in)
       : options(options_in),
         engine(std::move(engine_in)),
-        scheduler(engine->info(), options.enable_chunked_context),
+        guided_decoder(make_guided_decoder(options, engine->info())),
+        scheduler(engine->info(), options.scheduler_policy, options.enable_chunked_context,
+                  options.enable_kv_cache_reuse),
+        runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup.max_draft_tokens),
         delivery(options.max_responses_per_second) {
-    const EngineInfo& info = engine->info();
-    if (info.max_num_tokens < info.max_batch_size) {
-      throw_error(ErrorCode::kInvalidArgument, "the engine's max_num_tokens (", info.max_num_tokens,
-                  ") is below its max_batch_size (", info.max_batch_size,
-                  "): a step could not hold one token of each sequence; rebuild with a larger --max-num-tokens");
-    }
+    check_options(options, engine->info());
     update_statistics();
     loop = std::thread([this] { run(); });
   }
@@ -40,17 +117,29 @@ struct BatchManager::Implementation {
     loop.join();
   }
 
+  static std::unique_ptr<GuidedDecoder> make_guided_decoder(const BatchManagerOptions& options,
+                                                            const EngineInfo& info) {
+    if (options.tokenizer_dir.empty()) return nullptr;
+    return std::make_unique<GuidedDecoder>(options.tokenizer_dir, info.vocab_size, info.end_ids, info.max_batch_size);
+  }
+
   // --- the loop thread ---
 
   void run() {
     while (wait_for_work()) {
       try {
-        mark_cancelled();
+        end_cancelled();
         finish_sequences();
-        const auto& chunks = scheduler.schedule();
-        if (!chunks.empty()) {
-          run_step(chunks);
+        const auto begin = Clock::now();
+        if (const auto* chunks = schedule()) {
+          note_first_steps(*chunks, begin);
+          IterationStatistics iteration = describe(*chunks);
+          runner.run(*chunks);
+          send_new_tokens(*chunks);
           finish_sequences();
+          iteration.iteration = runner.counts().steps;
+          iteration.duration = between(begin, Clock::now());
+          if (options.on_iteration) options.on_iteration(iteration);
         }
         update_statistics();
       } catch (const std::exception& error) {  // such as std::bad_alloc: those who wait must not wait for ever
@@ -64,122 +153,162 @@ struct BatchManager::Implementation {
   // Takes what was submitted. False when it is time to stop.
   bool wait_for_work() {
     std::unique_lock lock(mutex);
-    wake.wait(lock, [this] { return stopping || !arrivals.empty() || !scheduler.empty(); });
-    for (auto& sequence : arrivals) scheduler.add(std::move(sequence));
+    const auto has_work = [this] { return stopping || !arrivals.empty() || !scheduler.empty(); };
+    if (compiling.empty()) {
+      wake.wait(lock, has_work);
+    } else {
+      wake.wait_for(lock, kIdlePeriod, has_work);
+    }
+    for (auto& sequence : arrivals) {
+      auto& destination = sequence->state->guide ? compiling : ready;
+      destination.push_back(std::move(sequence));
+    }
     arrivals.clear();
     cancelled.swap(cancelled_ids);
-    statistics.queued_requests = scheduler.num_waiting();
+    for (auto& sequence : ready) scheduler.add(std::move(sequence));
+    ready.clear();
+    add_compiled();
+    statistics.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
     return !stopping;
   }
 
-  void mark_cancelled() {
-    scheduler.for_each([this](Sequence& sequence) {
-      const auto& is_cancelled = sequence.request.is_cancelled;
-      if (cancelled.count(sequence.id) != 0 || (is_cancelled && is_cancelled())) {
-        sequence.finish_reason = FinishReason::kCancelled;
+  // A guided sequence is scheduled once its guide is compiled.
+  void add_compiled() {
+    std::erase_if(compiling, [this](std::unique_ptr<Sequence>& sequence) {
+      auto& guide = *sequence->state->guide;
+      if (!sequence->is_finished() && guide.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+      if (!sequence->is_finished()) {
+        try {
+          guide.get();
+        } catch (const Error& error) {
+          sequence->error = error;
+        }
       }
+      scheduler.add(std::move(sequence));
+      return true;
     });
+  }
+
+  void end_cancelled() {
+    const auto now = Clock::now();
+    const auto end_if_cancelled = [&](Sequence& sequence) {
+      const Request& request = sequence.request;
+      if (cancelled.count(sequence.state->id) != 0 || (request.is_cancelled && request.is_cancelled())) {
+        sequence.finish_reason = FinishReason::kCancelled;
+      } else if (request.deadline && now >= *request.deadline && !sequence.is_finished()) {
+        sequence.error = Error(ErrorCode::kUnavailable,
+                               concat("the request timed out after ", between(sequence.state->submitted, now).count() / 1000,
+                                      " ms, ", sequence.num_generated(), " of at most ", request.max_new_tokens,
+                                      " tokens generated; allow it more time or ask for less"));
+      }
+    };
+    scheduler.for_each(end_if_cancelled);
+    for (auto& sequence : compiling) end_if_cancelled(*sequence);
     cancelled.clear();
   }
 
-  void run_step(const std::vector<ScheduledChunk>& chunks) {
-    try {
-      slices.clear();
-      for (const auto& [sequence, num_tokens] : chunks) {
-        if (sequence->num_cached == 0) {
-          engine->configure(sequence->slot, sequence->request.sampling, sequence->request.input_ids);
-        }
-        SequenceSlice slice;
-        slice.slot = sequence->slot;
-        slice.tokens = std::span(sequence->tokens).subspan(sequence->num_cached, num_tokens);
-        slice.past_length = sequence->num_cached;
-        slice.block_ids = sequence->blocks.block_ids;
-        slice.samples = num_tokens == sequence->num_uncached();
-        slices.push_back(slice);
-      }
-      const StepOutput output = engine->wait(engine->submit({slices}));
-      accept(chunks, output);
-    } catch (const Error& error) {
-      fail_step(chunks, error);
-    } catch (const std::exception& error) {
-      fail_step(chunks, Error(ErrorCode::kInternal, concat("the engine failed: ", error.what())));
+  // The next step's chunks, or null if nothing can run.
+  const std::vector<ScheduledChunk>* schedule() {
+    runner.start_copies();  // of beams that branched off after the last step; and who has got its blocks?
+    const auto* chunks = &scheduler.schedule();
+    runner.start_copies();
+    if (chunks->empty()) {
+      chunks = &scheduler.schedule(/*wait_for_host=*/true);
+      runner.start_copies();
+    }
+    return chunks->empty() ? nullptr : chunks;
+  }
+
+  void note_first_steps(const std::vector<ScheduledChunk>& chunks, Clock::time_point now) {
+    for (const ScheduledChunk& chunk : chunks) {
+      auto& first_step = chunk.sequence->state->first_step;
+      if (!first_step) first_step = now;
     }
   }
 
-  void accept(const std::vector<ScheduledChunk>& chunks, const StepOutput& output) {
-    ++iterations;
-    size_t next_sampled = 0;
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      Sequence& sequence = *chunks[i].sequence;
-      if (sequence.in_context_phase()) context_tokens += chunks[i].num_tokens;
-      sequence.num_cached += chunks[i].num_tokens;
-      if (!slices[i].samples) continue;
-      const int32_t before = sequence.num_generated();
-      sequence.accept(output.tokens.at(next_sampled++));
-      generated_tokens += sequence.num_generated() - before;
-      if (sequence.request.streaming && !sequence.is_finished()) {
+  void send_new_tokens(const std::vector<ScheduledChunk>& chunks) {
+    for (const ScheduledChunk& chunk : chunks) {
+      Sequence& sequence = *chunk.sequence;
+      const bool has_new = sequence.num_generated() > sequence.num_sent;
+      if (has_new && sequence.request.streaming && !sequence.is_finished()) {
         delivery.post(sequence.channel, unsent(sequence));
       }
     }
   }
 
-  // A step that fails ends the sequences that were in it; the others go on.
-  void fail_step(const std::vector<ScheduledChunk>& chunks, const Error& error) {
-    log_error("a step of ", chunks.size(), " sequences failed: ", error.what());
-    for (const auto& chunk : chunks) chunk.sequence->error = error;
+  IterationStatistics describe(const std::vector<ScheduledChunk>& chunks) {
+    IterationStatistics iteration;
+    iteration.active_requests = scheduler.num_running();
+    iteration.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
+    iteration.paused_requests = scheduler.num_paused();
+    for (const ScheduledChunk& chunk : chunks) {
+      const int32_t sequences = std::max<int32_t>(1, static_cast<int32_t>(chunk.sequence->beams.size()));
+      iteration.scheduled_sequences += sequences;
+      (chunk.is_context ? iteration.context_sequences : iteration.generation_sequences) += sequences;
+      (chunk.is_context ? iteration.context_tokens : iteration.generation_tokens) += sequences * chunk.num_tokens;
+      iteration.generation_tokens += chunk.num_drafts;
+    }
+    const KvCacheStatistics& kv_cache = scheduler.kv_cache().statistics();
+    iteration.free_blocks = kv_cache.free_blocks;
+    iteration.used_blocks = kv_cache.used_blocks;
+    return iteration;
   }
 
   void fail_all(const Error& error) {
+    for (auto& sequence : compiling) scheduler.add(std::move(sequence));
+    compiling.clear();
     scheduler.for_each([&](Sequence& sequence) { sequence.error = error; });
     finish_sequences();
   }
 
   void finish_sequences() {
-    for (const auto& sequence : scheduler.take_finished()) {
+    const auto& sequences = scheduler.take_finished();
+    if (sequences.empty()) return;
+    const auto now = Clock::now();
+    for (const auto& sequence : sequences) {
       Response response = unsent(*sequence);
-      response.is_final = true;
+      response.is_sequence_final = true;
       response.finish_reason = sequence->finish_reason;
       response.error = sequence->error;
       finished.emplace_back(sequence->channel, std::move(response));
+      if (--sequence->state->num_unfinished == 0 && options.on_request_end) {
+        options.on_request_end(times_of(*sequence->state, now, *sequence));
+      }
     }
-    if (finished.empty()) return;
     // Who sees a final response finds the blocks free and the request gone in the statistics.
     update_statistics();
     for (auto& [channel, response] : finished) delivery.post(channel, std::move(response));
     finished.clear();
   }
 
-  // The generated tokens that no response holds yet.
-  static Response unsent(Sequence& sequence) {
-    Response response;
-    const size_t begin = sequence.prompt_length + sequence.num_sent;
-    response.tokens.assign(sequence.tokens.begin() + begin, sequence.tokens.end());
-    if (sequence.request.sampling.return_log_probs) {
-      response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
-    }
-    response.cum_log_prob = sequence.cum_log_prob;
-    response.kv_cache_alloc_total_blocks = sequence.num_blocks;
-    sequence.num_sent = sequence.num_generated();
-    return response;
-  }
-
   void update_statistics() {
+    const StepCounts& counts = runner.counts();
     std::lock_guard lock(mutex);
-    statistics.iterations = iterations;
+    statistics.iterations = counts.steps;
     statistics.active_requests = scheduler.num_running();
-    statistics.queued_requests = scheduler.num_waiting();
+    statistics.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
+    statistics.paused_requests = scheduler.num_paused();
+    statistics.max_requests = engine->info().max_batch_size;
     statistics.kv_cache = scheduler.kv_cache().statistics();
     statistics.free_blocks = statistics.kv_cache.free_blocks;
     statistics.total_blocks = statistics.kv_cache.total_blocks;
-    statistics.context_tokens = context_tokens;
-    statistics.generated_tokens = generated_tokens;
+    statistics.context_tokens = counts.context_tokens;
+    statistics.generated_tokens = counts.generated_tokens;
+    statistics.draft_tokens = counts.draft_tokens;
+    statistics.accepted_draft_tokens = counts.accepted_draft_tokens;
+    statistics.pauses = scheduler.num_pauses();
   }
 
   // --- the callers' threads ---
 
   RequestId submit(Request request, ResponseCallback callback) {
-    check_request(request, engine->info(), options.enable_chunked_context);
-    if (request.sampling.end_ids.empty()) request.sampling.end_ids = engine->info().end_ids;
+    const EngineInfo& info = engine->info();
+    check_request(request, info, options, scheduler.kv_cache());
+    complete(request, info);
+    std::optional<std::shared_future<std::shared_ptr<const CompiledGuide>>> guide;
+    if (request.guided_decoding) {
+      guide = guided_decoder->compile(*request.guided_decoding, [this] { wake.notify_one(); });
+    }
     RequestId id;
     {
       std::lock_guard lock(mutex);
@@ -189,11 +318,37 @@ struct BatchManager::Implementation {
         throw_error(ErrorCode::kUnavailable, "the queue is full: ", queued, " requests wait; try again later");
       }
       id = next_id++;
-      auto channel = std::make_shared<ResponseChannel>(id, std::move(callback));
-      arrivals.push_back(std::make_unique<Sequence>(id, std::move(request), std::move(channel)));
+      const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
+      const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
+      state->guide = std::move(guide);
+      const auto receiver =
+          std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), state->num_sequences()});
+      for (int32_t i = 0; i < state->num_sequences(); ++i) {
+        arrivals.push_back(make_sequence(state, i, std::make_shared<ResponseChannel>(receiver, i)));
+      }
     }
     wake.notify_one();
     return id;
+  }
+
+  // What is left to the engine and to others that know it.
+  static void complete(Request& request, const EngineInfo& info) {
+    auto& end_ids = request.sampling.end_ids;
+    if (end_ids.empty()) end_ids = info.end_ids;
+    if (!request.guided_decoding) return;
+    for (const int32_t id : info.end_ids) {  // ends a complete text, whatever else does
+      if (std::find(end_ids.begin(), end_ids.end(), id) == end_ids.end()) end_ids.push_back(id);
+    }
+  }
+
+  std::unique_ptr<Sequence> make_sequence(const std::shared_ptr<RequestState>& state, int32_t index,
+                                          std::shared_ptr<ResponseChannel> channel) {
+    auto sequence = std::make_unique<Sequence>(state, index, engine->info().vocab_size, std::move(channel));
+    if (options.prompt_lookup.max_draft_tokens > 0 && !state->guide && !sequence->is_beam_search()) {
+      sequence->prompt_lookup.emplace(options.prompt_lookup.max_ngram);
+      sequence->prompt_lookup->append(sequence->tokens);
+    }
+    return sequence;
   }
 
   void cancel(RequestId id) {
@@ -212,15 +367,15 @@ struct BatchManager::Implementation {
   std::vector<std::unique_ptr<Sequence>> arrivals;
   std::unordered_set<RequestId> cancelled_ids;
   Statistics statistics{};
+  const std::unique_ptr<GuidedDecoder> guided_decoder;  // wakes the loop
 
   // The loop's own.
   Scheduler scheduler;
+  StepRunner runner;
+  std::vector<std::unique_ptr<Sequence>> compiling;  // their guides are
+  std::vector<std::unique_ptr<Sequence>> ready;
   std::unordered_set<RequestId> cancelled;
-  std::vector<SequenceSlice> slices;
   std::vector<std::pair<std::shared_ptr<ResponseChannel>, Response>> finished;
-  uint64_t iterations = 0;
-  uint64_t context_tokens = 0;
-  uint64_t generated_tokens = 0;
 
   Delivery delivery;
   std::thread loop;  // last: it uses all of the above

@@ -9,12 +9,22 @@ namespace {
 
 constexpr double kBurst = 32.0;  // responses that may leave back to back after a pause
 
+template <class T>
+void append(std::vector<T>& pending, const std::vector<T>& next) {
+  pending.insert(pending.end(), next.begin(), next.end());
+}
+
 void join(Response& pending, Response&& next) {
-  pending.tokens.insert(pending.tokens.end(), next.tokens.begin(), next.tokens.end());
-  pending.log_probs.insert(pending.log_probs.end(), next.log_probs.begin(), next.log_probs.end());
+  append(pending.tokens, next.tokens);
+  append(pending.log_probs, next.log_probs);
+  append(pending.generation_logits, next.generation_logits);
+  if (next.context_logits != nullptr) pending.context_logits = std::move(next.context_logits);
   pending.cum_log_prob = next.cum_log_prob;
+  pending.beams = std::move(next.beams);
   pending.kv_cache_alloc_total_blocks = next.kv_cache_alloc_total_blocks;
-  pending.is_final = next.is_final;
+  pending.kv_cache_reused_blocks = next.kv_cache_reused_blocks;
+  pending.kv_cache_alloc_new_blocks = next.kv_cache_alloc_new_blocks;
+  pending.is_sequence_final = next.is_sequence_final;
   pending.finish_reason = next.finish_reason;
   pending.error = std::move(next.error);
 }
@@ -64,8 +74,11 @@ void Delivery::run() {
     channel->queued_ = false;
 
     lock.unlock();
+    ResponseReceiver& receiver = *channel->receiver_;
+    response.sequence_index = channel->sequence_index_;
     response.preceding_tokens = channel->preceding_;
-    channel->callback_(channel->id_, response);
+    if (response.is_sequence_final) response.is_final = --receiver.open_channels == 0;
+    receiver.callback(receiver.id, response);
     keep_last(channel->preceding_, response.tokens);
     channel.reset();  // the last reference frees the callback, which may wait for locks of its owner's
     lock.lock();

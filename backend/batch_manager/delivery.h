@@ -12,15 +12,23 @@
 
 namespace inflight {
 
-// One request's way out: its callback and the tokens that wait to be sent.
+// A request's callback, shared by the channels of its sequences.
+struct ResponseReceiver {
+  RequestId id;
+  ResponseCallback callback;
+  int32_t open_channels;  // that have yet to send their last response
+};
+
+// One sequence's way out: the tokens that wait to be sent.
 class ResponseChannel {
  public:
-  ResponseChannel(RequestId id, ResponseCallback callback) : id_(id), callback_(std::move(callback)) {}
+  ResponseChannel(std::shared_ptr<ResponseReceiver> receiver, int32_t sequence_index)
+      : receiver_(std::move(receiver)), sequence_index_(sequence_index) {}
 
  private:
   friend class Delivery;
-  RequestId id_;
-  ResponseCallback callback_;
+  std::shared_ptr<ResponseReceiver> receiver_;
+  int32_t sequence_index_;
   Response pending_;                // joined from what was posted since the last send
   bool queued_ = false;             // pending_ holds something to send
   std::vector<int32_t> preceding_;  // the last kPrecedingTokens tokens that were sent
@@ -35,7 +43,8 @@ class Delivery {
   explicit Delivery(int32_t max_responses_per_second);
   ~Delivery();  // sends everything that was posted, no longer paced, then joins the thread
 
-  // Queues a response whose preceding_tokens are filled in here. Nothing may follow a final one.
+  // Queues a response; sequence_index, preceding_tokens and is_final are filled in here. Nothing may follow one with
+  // is_sequence_final.
   void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
 
  private:

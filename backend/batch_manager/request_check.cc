@@ -1,10 +1,13 @@
 #include "batch_manager/request_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 namespace inflight {
 namespace {
+
+constexpr int32_t kMaxReturnSequences = 1024;
 
 template <class... Args>
 [[noreturn]] void invalid(const Args&... args) {
@@ -26,7 +29,7 @@ void check_words(const char* name, const std::vector<std::vector<int32_t>>& word
   }
 }
 
-void check_lengths(const Request& request, const EngineInfo& info, bool enable_chunked_context) {
+void check_lengths(const Request& request, const EngineInfo& info, const BatchManagerOptions& options) {
   const int64_t prompt = request.input_ids.size();
   if (prompt == 0) invalid("input_ids is empty; a request needs at least one token");
   if (request.max_new_tokens <= 0) {
@@ -42,15 +45,24 @@ void check_lengths(const Request& request, const EngineInfo& info, bool enable_c
             total, " together, and this engine takes at most ", info.max_seq_len, ": ask for at most ",
             info.max_seq_len - prompt, " or rebuild with a larger --max-seq-len");
   }
-  if (!enable_chunked_context && prompt > info.max_num_tokens) {
+  if (!options.enable_chunked_context && prompt > info.max_num_tokens) {
     invalid("input_ids has ", prompt, " tokens, more than a step's max_num_tokens (", info.max_num_tokens,
             "): turn on enable_chunked_context or rebuild with a larger --max-num-tokens");
   }
-  const int64_t capacity = static_cast<int64_t>(info.num_blocks) * info.tokens_per_block;
-  if (total - 1 > capacity) {
-    invalid("input_ids has ", prompt, " tokens and request_output_len (max_tokens) is ", request.max_new_tokens,
-            ": more than the KV cache's ", capacity,
-            " tokens: ask for less or rebuild with a larger --kv-cache-memory");
+}
+
+// What the request holds at once when it runs alone must fit.
+void check_blocks(const Request& request, const EngineInfo& info, const KvCache& kv_cache) {
+  const int64_t prompt = request.input_ids.size();
+  const int64_t sequence = kv_cache.peak_blocks(prompt + request.max_new_tokens - 1, info.max_num_tokens);
+  const int64_t shared = info.attention_window > 0 ? 0 : prompt / info.tokens_per_block;
+  const int64_t beams = request.beam_search.beam_width;
+  const int64_t needed = sequence + (beams - 1) * (sequence - shared);
+  if (needed > info.num_blocks) {
+    invalid("input_ids has ", prompt, " tokens, request_output_len (max_tokens) is ", request.max_new_tokens,
+            beams > 1 ? concat(" and beam_width is ", beams) : "", ": they take ", needed,
+            " blocks of the KV cache, and it has ", info.num_blocks, " of ", info.tokens_per_block,
+            " tokens: ask for less, or give the KV cache more memory (max_tokens_in_paged_kv_cache, --kv-cache-memory)");
   }
 }
 
@@ -75,15 +87,115 @@ void check_sampling(const SamplingConfig& sampling, const EngineInfo& info) {
     }
   }
   check_words("bad_words", sampling.bad_words, info.vocab_size);
+  check_range("top_p_decay", sampling.top_p_decay, sampling.top_p_decay > 0 && sampling.top_p_decay <= 1,
+              "above 0 and at most 1");
+  check_range("top_p_min", sampling.top_p_min, sampling.top_p_min > 0 && sampling.top_p_min <= 1,
+              "above 0 and at most 1");
+  if (sampling.top_p_reset_id < -1 || sampling.top_p_reset_id >= info.vocab_size) {
+    invalid("top_p_reset_id is ", sampling.top_p_reset_id, "; it must be -1 (none) or a token id, 0 to ",
+            info.vocab_size - 1);
+  }
+  if (sampling.embedding_bias != nullptr) {
+    const auto& bias = *sampling.embedding_bias;
+    if (bias.size() != static_cast<size_t>(info.vocab_size)) {
+      invalid("embedding_bias has ", bias.size(), " values; it must have one for each of the ", info.vocab_size,
+              " tokens of the vocabulary");
+    }
+    const auto is_bad = [](float value) { return std::isnan(value) || value == INFINITY; };
+    if (const auto bad = std::find_if(bias.begin(), bias.end(), is_bad); bad != bias.end()) {
+      invalid("embedding_bias is ", *bad, " at position ", bad - bias.begin(), "; it must be a number or -infinity");
+    }
+  }
+}
+
+void check_sequences(const Request& request, const EngineInfo& info) {
+  const BeamSearchConfig& beams = request.beam_search;
+  if (request.num_return_sequences < 1) {
+    invalid("num_return_sequences is ", request.num_return_sequences, "; it must be at least 1");
+  }
+  if (beams.beam_width < 1) invalid("beam_width is ", beams.beam_width, "; it must be at least 1");
+  if (beams.beam_width == 1) {
+    if (request.num_return_sequences > kMaxReturnSequences) {
+      invalid("num_return_sequences is ", request.num_return_sequences, "; it must be at most ", kMaxReturnSequences);
+    }
+    return;
+  }
+  if (beams.beam_width > info.max_beam_width) {
+    invalid("beam_width is ", beams.beam_width, "; max_beam_width of this engine is ", info.max_beam_width,
+            ": ask for fewer beams or rebuild with a larger --max-beam-width");
+  }
+  if (beams.beam_width * 2 > info.vocab_size) {
+    invalid("beam_width is ", beams.beam_width, "; a vocabulary of ", info.vocab_size, " tokens allows at most ",
+            info.vocab_size / 2);
+  }
+  if (request.num_return_sequences > beams.beam_width) {
+    invalid("num_return_sequences is ", request.num_return_sequences, "; with beam search it is at most beam_width, ",
+            beams.beam_width);
+  }
+  check_range("len_penalty", beams.length_penalty, std::isfinite(beams.length_penalty), "a number");
+  check_range("beam_search_diversity_rate", beams.diversity_rate,
+              beams.diversity_rate >= 0 && std::isfinite(beams.diversity_rate), "a number >= 0");
+  if (request.guided_decoding) invalid("guided_decoding does not go with beam_width ", beams.beam_width, "; use 1");
+  if (!request.draft_tokens.empty()) invalid("draft_input_ids do not go with beam_width ", beams.beam_width, "; use 1");
+  if (request.return_generation_logits) {
+    invalid("return_generation_logits does not go with beam_width ", beams.beam_width, "; use 1");
+  }
+}
+
+void check_drafts(const Request& request, const EngineInfo& info, const BatchManagerOptions& options) {
+  check_tokens("draft_input_ids", request.draft_tokens, info.vocab_size);
+  const int64_t drafts = request.draft_tokens.size();
+  if (drafts == 0) return;
+  if (request.guided_decoding) invalid("draft_input_ids do not go with guided_decoding; leave one of them out");
+  const int64_t prompt = options.enable_chunked_context ? 1 : request.input_ids.size();
+  if (drafts + prompt > info.max_num_tokens) {
+    invalid("draft_input_ids has ", drafts, " tokens; a step of this engine takes max_num_tokens ", info.max_num_tokens,
+            ", and so at most ", info.max_num_tokens - prompt, " drafts: send fewer, or rebuild with a larger "
+            "--max-num-tokens");
+  }
+}
+
+void check_retention(const KvCacheRetention& retention, int64_t prompt) {
+  const auto check_priority = [](const char* name, RetentionPriority priority) {
+    if (priority < 0 || priority > 100) invalid(name, " is ", priority, "; it must be in 0 to 100");
+  };
+  const auto check_duration = [](const char* name, const std::optional<std::chrono::milliseconds>& duration) {
+    if (duration && duration->count() < 0) invalid(name, " is ", duration->count(), "; it must be at least 0");
+  };
+  for (const RetentionRange& range : retention.ranges) {
+    const int64_t end = range.end.value_or(prompt);
+    if (range.begin < 0 || (range.end && *range.end <= range.begin)) {
+      invalid("a retention range begins at ", range.begin, " and ends at ", end,
+              "; retention_token_range_starts must be at least 0 and below retention_token_range_ends");
+    }
+    check_priority("retention_token_range_priorities", range.priority);
+    check_duration("retention_token_range_durations_ms", range.duration);
+  }
+  check_priority("retention_decode_priority", retention.decode_priority);
+  check_duration("retention_decode_duration_ms", retention.decode_duration);
 }
 
 }  // namespace
 
-void check_request(const Request& request, const EngineInfo& info, bool enable_chunked_context) {
-  check_lengths(request, info, enable_chunked_context);
+void check_request(const Request& request, const EngineInfo& info, const BatchManagerOptions& options,
+                   const KvCache& kv_cache) {
+  check_lengths(request, info, options);
   check_tokens("input_ids", request.input_ids, info.vocab_size);
   check_sampling(request.sampling, info);
   check_words("stop_words", request.stop_words, info.vocab_size);
+  check_sequences(request, info);
+  check_blocks(request, info, kv_cache);
+  check_drafts(request, info, options);
+  check_retention(request.retention, static_cast<int64_t>(request.input_ids.size()));
+  check_range("priority", request.priority, request.priority >= 0 && request.priority <= 1, "in 0 to 1");
+  if (!request.prompt_extra_ids.empty() && request.prompt_extra_ids.size() != request.input_ids.size()) {
+    invalid("prompt_table_extra_ids has ", request.prompt_extra_ids.size(), " values; it must have one for each of the ",
+            request.input_ids.size(), " input_ids");
+  }
+  if (request.guided_decoding && options.tokenizer_dir.empty()) {
+    throw_error(ErrorCode::kUnsupported,
+                "guided_decoding needs the model's tokenizer, which was not given to this batch manager (tokenizer_dir)");
+  }
 }
 
 }  // namespace inflight

@@ -4,77 +4,340 @@
 #include <iterator>
 #include <utility>
 
+#include "common/error.h"
+
 namespace inflight {
 namespace {
+
+bool rank_before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+  return a->state->rank < b->state->rank;
+}
 
 // Moves the finished sequences of a container behind `finished`, keeping the order of the others.
 template <class Sequences>
 void move_finished(Sequences& sequences, std::vector<std::unique_ptr<Sequence>>& finished) {
-  const auto first = std::stable_partition(sequences.begin(), sequences.end(),
-                                           [](const auto& sequence) { return !sequence->is_finished(); });
-  std::move(first, sequences.end(), std::back_inserter(finished));
-  sequences.erase(first, sequences.end());
+  size_t kept = 0;
+  for (auto& sequence : sequences) {
+    if (sequence->is_finished()) {
+      finished.push_back(std::move(sequence));
+    } else {
+      std::swap(sequences[kept++], sequence);
+    }
+  }
+  sequences.resize(kept);
 }
 
 }  // namespace
 
-Scheduler::Scheduler(const EngineInfo& info, bool enable_chunked_context)
-    : max_num_tokens_(info.max_num_tokens),
+Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable_chunked_context,
+                     bool enable_kv_cache_reuse)
+    : info_(info),
+      policy_(policy),
       enable_chunked_context_(enable_chunked_context),
-      kv_cache_({.num_blocks = info.num_blocks, .tokens_per_block = info.tokens_per_block}) {
+      enable_kv_cache_reuse_(enable_kv_cache_reuse),
+      kv_cache_({.num_blocks = info.num_blocks,
+                 .num_host_blocks = info.num_host_blocks,
+                 .tokens_per_block = info.tokens_per_block,
+                 .enable_reuse = enable_kv_cache_reuse,
+                 .attention_window = info.attention_window,
+                 .sink_tokens = info.sink_tokens}) {
   for (int32_t slot = info.max_batch_size - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  running_.reserve(info.max_batch_size);
+  chunks_.reserve(info.max_batch_size);
 }
 
-const std::vector<ScheduledChunk>& Scheduler::schedule() {
+void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  ++num_queued_;
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), sequence, rank_before), std::move(sequence));
+}
+
+const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
+  if (wait_for_host) {
+    for (auto& sequence : running_) sequence->is_onboarding = false;
+  }
   chunks_.clear();
-  int32_t budget = max_num_tokens_;
-  for (auto& sequence : running_) {
-    if (!sequence->in_context_phase()) add_chunk(*sequence, budget);
-  }
-  // A context that does not fit closes the step to those behind it, so that nothing overtakes it for ever.
-  for (auto& sequence : running_) {
-    if (sequence->in_context_phase() && !add_chunk(*sequence, budget)) return chunks_;
-  }
-  while (budget > 0 && admit_first_waiting()) {
-    if (!add_chunk(*running_.back(), budget)) break;
-  }
+  paused_now_ = false;
+  int32_t budget = info_.max_num_tokens;
+  schedule_generation(budget);
+  if (schedule_contexts(budget) && !paused_now_) start_waiting(budget);
+  schedule_drafts(budget);
   return chunks_;
 }
 
-bool Scheduler::admit_first_waiting() {
-  if (waiting_.empty() || free_slots_.empty()) return false;
-  Sequence& sequence = *waiting_.front();
-  const int32_t needed = kv_cache_.blocks_for(sequence.max_cached_tokens());
-  if (!kv_cache_.admit(sequence.blocks, {}, needed, false)) return false;
-  sequence.slot = free_slots_.back();
-  free_slots_.pop_back();
-  running_.push_back(std::move(waiting_.front()));
-  waiting_.pop_front();
+void Scheduler::schedule_generation(int32_t& budget) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.in_context_phase() || sequence.is_onboarding) continue;
+    if (!make_room(i)) continue;
+    chunks_.push_back({&sequence, 1, 0, false});
+    budget -= sequence.num_slots();
+  }
+}
+
+// The sequence at `index` gets its block, if need be by pausing those of the last rank, so that the first in rank goes
+// on: alone, or beside beam searches, which have all that they need, any sequence fits in the end. False if it was paused
+// itself; `index` is then the one before.
+bool Scheduler::make_room(size_t& index) {
+  Sequence& sequence = *running_[index];
+  if (sequence.is_beam_search()) {
+    for (BeamSlot& beam : sequence.beams) {
+      if (!kv_cache_.extend(beam.blocks, sequence.num_cached + 1)) {
+        throw_error(ErrorCode::kInternal, "the KV cache has no block for a beam within its reservation");
+      }
+    }
+    return true;
+  }
+  while (!kv_cache_.extend(sequence.blocks, sequence.num_cached + 1)) {
+    if (policy_ != SchedulerPolicy::kMaxUtilization) {
+      throw_error(ErrorCode::kInternal, "the KV cache has no block within a reservation");
+    }
+    size_t victim = running_.size() - 1;
+    while (victim > index && running_[victim]->is_beam_search()) --victim;
+    pause(victim);
+    paused_now_ = true;
+    if (victim == index) {
+      --index;  // may wrap around; the caller's ++ wraps it back
+      return false;
+    }
+  }
   return true;
 }
 
-bool Scheduler::add_chunk(Sequence& sequence, int32_t& budget) {
+// A context that does not fit closes the step to those behind it, so that nothing overtakes it for ever: false.
+bool Scheduler::schedule_contexts(int32_t& budget) {
+  for (auto& sequence : running_) {
+    if (!sequence->in_context_phase() || sequence->is_onboarding) continue;
+    if (!add_context_chunk(*sequence, budget)) return false;
+  }
+  return true;
+}
+
+bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
   const int32_t wanted = sequence.num_uncached();
-  if (budget == 0 || (wanted > budget && !enable_chunked_context_)) return false;
-  const int32_t num_tokens = std::min(wanted, budget);
-  kv_cache_.extend(sequence.blocks, sequence.num_cached + num_tokens);
-  sequence.num_blocks = static_cast<int32_t>(sequence.blocks.block_ids.size());
-  chunks_.push_back({&sequence, num_tokens});
+  if (budget <= 0 || (wanted > budget && !enable_chunked_context_)) return false;
+  int32_t num_tokens = std::min(wanted, budget);
+  if (num_tokens < wanted) {  // the next chunk begins with a block, if this one can reach its start
+    const int32_t aligned = (sequence.num_cached + num_tokens) / info_.tokens_per_block * info_.tokens_per_block;
+    if (aligned > sequence.num_cached) num_tokens = aligned - sequence.num_cached;
+  }
+  if (!kv_cache_.extend(sequence.blocks, sequence.num_cached + num_tokens)) {
+    throw_error(ErrorCode::kInternal, "the KV cache has no block for a context within its reservation");
+  }
+  chunks_.push_back({&sequence, num_tokens, 0, true});
   budget -= num_tokens;
   return true;
 }
 
-std::vector<std::unique_ptr<Sequence>> Scheduler::take_finished() {
-  std::vector<std::unique_ptr<Sequence>> finished;
-  move_finished(running_, finished);
-  for (auto& sequence : finished) release(*sequence);
-  move_finished(waiting_, finished);
-  return finished;
+void Scheduler::start_waiting(int32_t& budget) {
+  const bool is_static = policy_ == SchedulerPolicy::kStaticBatch;
+  if (is_static && !running_.empty()) return;
+  for (size_t i = 0; i < waiting_.size() && !free_slots_.empty() && (budget > 0 || is_static);) {
+    if (!may_start(*waiting_[i])) {
+      ++i;
+      continue;
+    }
+    if (!start(*waiting_[i])) return;
+    Sequence& sequence = *waiting_[i];
+    running_.insert(std::upper_bound(running_.begin(), running_.end(), waiting_[i], rank_before),
+                    std::move(waiting_[i]));
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (sequence.is_onboarding) continue;
+    if (!add_context_chunk(sequence, budget) && !is_static) return;
+  }
 }
 
-void Scheduler::release(Sequence& sequence) {
-  kv_cache_.release(sequence.blocks);
-  free_slots_.push_back(sequence.slot);
+// Drafts never pause anyone: what the budget and the free blocks leave.
+void Scheduler::schedule_drafts(int32_t budget) {
+  for (ScheduledChunk& chunk : chunks_) {
+    Sequence& sequence = *chunk.sequence;
+    if (sequence.drafts.empty() || chunk.num_tokens < sequence.num_uncached()) continue;
+    const int32_t num_drafts = std::min({static_cast<int32_t>(sequence.drafts.size()), budget, sequence.max_drafts()});
+    if (num_drafts <= 0) continue;
+    if (!kv_cache_.extend(sequence.blocks, sequence.num_cached + chunk.num_tokens + num_drafts)) continue;
+    chunk.num_drafts = num_drafts;
+    budget -= num_drafts;
+  }
+}
+
+// The sequences of one request share their prompt's blocks: while one computes it, the others wait.
+bool Scheduler::may_start(const Sequence& sequence) const {
+  return sequence.num_generated() > 0 || !sequence.state->computing_prompt;
+}
+
+// Blocks that the sequence is promised when it starts.
+int32_t Scheduler::blocks_to_start(const Sequence& sequence) const {
+  const bool reserves_all = policy_ != SchedulerPolicy::kMaxUtilization || sequence.is_beam_search();
+  const int64_t num_tokens = reserves_all ? sequence.max_cached_tokens() : static_cast<int64_t>(sequence.tokens.size());
+  return kv_cache_.peak_blocks(num_tokens, info_.max_num_tokens);
+}
+
+bool Scheduler::start(Sequence& sequence) {
+  if (static_cast<size_t>(sequence.num_slots()) > free_slots_.size()) return false;
+  const int32_t num_blocks = blocks_to_start(sequence);
+  RequestState& state = *sequence.state;
+  const bool is_resumed = sequence.num_generated() > 0;
+
+  const Sequence* sibling = is_resumed ? nullptr : state.computed_prompt;
+  if (sibling != nullptr) {
+    if (!kv_cache_.fork(sibling->blocks, sequence.prompt_length - 1, sequence.blocks, num_blocks)) return false;
+    sequence.num_cached = sequence.prompt_length - 1;
+  } else {
+    const PrefixKey key{sequence.tokens, sequence.request.lora_task_id, sequence.request.prompt_extra_ids};
+    const bool computes_all = sequence.request.return_context_logits && state.context_logits == nullptr;
+    const auto admission = kv_cache_.admit(sequence.blocks, key, num_blocks, enable_kv_cache_reuse_ && !computes_all);
+    if (!admission) return false;
+    if (sequence.is_beam_search() && !reserve_beams(sequence)) {
+      kv_cache_.release(sequence.blocks);
+      return false;
+    }
+    sequence.num_cached = admission->num_cached;
+    sequence.is_onboarding = admission->copies_from_host;
+    sequence.onboarding.reset();
+    if (!is_resumed && sequence.request.num_return_sequences > 1) state.computing_prompt = true;
+  }
+  sequence.slot = take_slot();
+  sequence.is_configured = false;
+  --(is_resumed ? num_paused_ : num_queued_);
+  return true;
+}
+
+// Slots and promises for the beams that branch off when the prompt is computed.
+bool Scheduler::reserve_beams(Sequence& sequence) {
+  const int32_t num_blocks = blocks_to_start(sequence);
+  const int32_t shared = info_.attention_window > 0 ? 0 : sequence.prompt_length / info_.tokens_per_block;
+  for (int32_t beam = 1; beam < sequence.num_slots(); ++beam) {
+    BeamSlot spare;
+    if (!kv_cache_.admit(spare.blocks, {}, num_blocks - shared, false)) {
+      for (BeamSlot& reserved : sequence.spare_beams) kv_cache_.release(reserved.blocks);
+      sequence.spare_beams.clear();
+      return false;
+    }
+    sequence.spare_beams.push_back(std::move(spare));
+  }
+  for (BeamSlot& spare : sequence.spare_beams) spare.slot = take_slot();
+  return true;
+}
+
+int32_t Scheduler::take_slot() {
+  const int32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  return slot;
+}
+
+void Scheduler::commit(Sequence& sequence) {
+  RequestState& state = *sequence.state;
+  if (sequence.num_cached >= sequence.prompt_length && state.computing_prompt) {
+    state.computing_prompt = false;
+    if (!sequence.is_beam_search()) state.computed_prompt = &sequence;
+  }
+  if (sequence.beams.empty()) {
+    kv_cache_.commit(sequence.blocks, sequence.cached_key());
+    sequence.num_blocks = static_cast<int32_t>(sequence.blocks.block_ids.size());
+    sequence.num_reused_blocks = sequence.blocks.num_reused;
+    return;
+  }
+  sequence.num_blocks = 0;
+  for (const BeamSlot& beam : sequence.beams) {
+    sequence.num_blocks += static_cast<int32_t>(beam.blocks.block_ids.size());
+  }
+  if (info_.attention_window > 0) commit_beams(sequence);
+}
+
+// Beams share their prompt only, but what the attention window leaves behind is to be freed.
+void Scheduler::commit_beams(Sequence& sequence) {
+  for (size_t i = 0; i < sequence.beams.size(); ++i) {
+    const auto generated = sequence.beam_search->generated(static_cast<int32_t>(i));
+    beam_tokens_.assign(sequence.tokens.begin(), sequence.tokens.end());
+    beam_tokens_.insert(beam_tokens_.end(), generated.begin(), generated.end());
+    beam_tokens_.resize(sequence.num_cached);
+    kv_cache_.commit(sequence.beams[i].blocks,
+                     {beam_tokens_, sequence.request.lora_task_id, sequence.request.prompt_extra_ids});
+  }
+}
+
+// A parent's first child takes over its slot and blocks; the others fork it, in the slots of beams that end here.
+// Returns the beams in such a slot.
+std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const BeamChoice> choices) {
+  if (sequence.beams.empty()) {
+    sequence.beams.push_back({std::exchange(sequence.slot, -1), std::exchange(sequence.blocks, {})});
+  }
+  std::vector<BeamSlot> parents = std::exchange(sequence.beams, {});
+  std::vector<int32_t> heirs(parents.size(), -1);  // of each parent: the child with its slot
+  std::vector<int32_t> forked;
+  sequence.beams.resize(choices.size());
+  for (size_t i = 0; i < choices.size(); ++i) {
+    int32_t& heir = heirs.at(choices[i].parent);
+    if (heir >= 0) {
+      forked.push_back(static_cast<int32_t>(i));
+    } else {
+      heir = static_cast<int32_t>(i);
+      sequence.beams[i] = std::move(parents[choices[i].parent]);
+    }
+  }
+  for (size_t parent = 0; parent < parents.size(); ++parent) {
+    if (heirs[parent] >= 0) continue;
+    kv_cache_.release(parents[parent].blocks);
+    sequence.spare_beams.push_back(std::move(parents[parent]));
+  }
+  const int32_t num_blocks = blocks_to_start(sequence);
+  for (const int32_t beam : forked) {
+    BeamSlot spare = std::move(sequence.spare_beams.back());
+    sequence.spare_beams.pop_back();
+    kv_cache_.release(spare.blocks);
+    const BeamSlot& parent = sequence.beams[heirs[choices[beam].parent]];
+    if (!kv_cache_.fork(parent.blocks, sequence.num_cached, spare.blocks, num_blocks)) {
+      sequence.spare_beams.push_back(std::move(spare));
+      throw_error(ErrorCode::kInternal, "the KV cache has no blocks for a beam within its reservation");
+    }
+    sequence.beams[beam] = std::move(spare);
+  }
+  return forked;
+}
+
+void Scheduler::pause(size_t index) {
+  std::unique_ptr<Sequence> sequence = std::move(running_[index]);
+  running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
+  kv_cache_.release(sequence->blocks, sequence->cached_key(), sequence->prompt_length, sequence->request.retention);
+  stop(*sequence);
+  sequence->num_cached = 0;
+  ++num_pauses_;
+  ++(sequence->num_generated() > 0 ? num_paused_ : num_queued_);
+  waiting_.insert(std::lower_bound(waiting_.begin(), waiting_.end(), sequence, rank_before), std::move(sequence));
+}
+
+// The sequence's blocks are released; now the rest of what it holds while it runs.
+void Scheduler::stop(Sequence& sequence) {
+  RequestState& state = *sequence.state;
+  if (state.computed_prompt == &sequence) state.computed_prompt = nullptr;
+  if (sequence.num_cached < sequence.prompt_length) state.computing_prompt = false;
+  if (sequence.slot >= 0) free_slots_.push_back(std::exchange(sequence.slot, -1));
+  sequence.is_onboarding = false;
+}
+
+const std::vector<std::unique_ptr<Sequence>>& Scheduler::take_finished() {
+  finished_.clear();
+  move_finished(running_, finished_);
+  for (auto& sequence : finished_) {
+    for (auto* beams : {&sequence->beams, &sequence->spare_beams}) {
+      for (BeamSlot& beam : *beams) {
+        kv_cache_.release(beam.blocks);
+        if (beam.slot >= 0) free_slots_.push_back(beam.slot);
+      }
+      beams->clear();
+    }
+    if (sequence->error) {
+      kv_cache_.release(sequence->blocks);
+    } else {
+      kv_cache_.release(sequence->blocks, sequence->cached_key(), sequence->prompt_length, sequence->request.retention);
+    }
+    stop(*sequence);
+  }
+  const size_t num_ran = finished_.size();
+  move_finished(waiting_, finished_);
+  for (size_t i = num_ran; i < finished_.size(); ++i) {
+    --(finished_[i]->num_generated() > 0 ? num_paused_ : num_queued_);
+  }
+  return finished_;
 }
 
 }  // namespace inflight

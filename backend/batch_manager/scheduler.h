@@ -3,60 +3,104 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "batch_manager/batch_manager.h"
 #include "batch_manager/kv_cache.h"
 #include "batch_manager/sequence.h"
 #include "engine/engine.h"
 
 namespace inflight {
 
-// The next `num_tokens` uncached tokens of a sequence: a context chunk or one generated token.
+// The next `num_tokens` uncached tokens of a sequence, a context chunk or one generated token (of each of its beams),
+// and then `num_drafts` of its drafts.
 struct ScheduledChunk {
   Sequence* sequence;
   int32_t num_tokens;
+  int32_t num_drafts;
+  bool is_context;
 };
 
-// Decides what each step runs: every sequence in generation phase, then context chunks first come, first
-// served, up to max_num_tokens. A waiting sequence is admitted when there is a slot and its whole length
-// can be reserved in the KV cache (guaranteed_no_evict); none overtakes the first that waits.
+// Decides what each step runs, up to max_num_tokens: every sequence in generation phase, then context chunks in the
+// order of their ranks, then drafts. Waiting sequences start in the order of their ranks as well, as the policy allows,
+// and none overtakes the first that waits, except that sequences of a request wait until its prompt is computed once.
 class Scheduler {
  public:
-  Scheduler(const EngineInfo& info, bool enable_chunked_context);
+  Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable_chunked_context, bool enable_kv_cache_reuse);
 
-  void add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
+  void add(std::unique_ptr<Sequence> sequence);
 
-  // The chunks of the next step; their sequences have a slot and blocks for these tokens. Valid until
-  // the next call. Empty only if nothing waits or runs.
-  const std::vector<ScheduledChunk>& schedule();
+  // The chunks of the next step; their sequences have a slot and blocks for these tokens. Valid until the next call.
+  // Empty only if nothing can run: nothing waits or runs, or all wait for blocks from the host tier; then, with
+  // `wait_for_host`, those are scheduled and the step will wait.
+  const std::vector<ScheduledChunk>& schedule(bool wait_for_host = false);
+
+  // num_cached has grown after a step: others may share the full blocks.
+  void commit(Sequence& sequence);
+
+  // The running beams become `choices`, each a continuation of the running beam `parent`; as many as the beam width.
+  // configure(branch, beam index) is called for beams in a slot that does not hold their parent's history.
+  // Throws Error if the promised blocks do not suffice, which would be a fault of this class.
+  template <class Configure>
+  void reorder_beams(Sequence& sequence, std::span<const BeamChoice> choices, Configure configure) {
+    for (const int32_t beam : move_beams(sequence, choices)) configure(sequence.beams[beam].slot, beam);
+  }
 
   // Removes the sequences for which is_finished() holds and frees their slots and blocks.
-  std::vector<std::unique_ptr<Sequence>> take_finished();
+  const std::vector<std::unique_ptr<Sequence>>& take_finished();
 
   template <class Visit>
   void for_each(Visit visit) {
     for (auto& sequence : running_) visit(*sequence);
     for (auto& sequence : waiting_) visit(*sequence);
   }
+  template <class Visit>
+  void for_each_running(Visit visit) {
+    for (auto& sequence : running_) visit(*sequence);
+  }
 
   bool empty() const { return waiting_.empty() && running_.empty(); }
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
-  const KvCache& kv_cache() const { return kv_cache_; }
+  int32_t num_queued() const { return num_queued_; }  // waiting, nothing generated
+  int32_t num_paused() const { return num_paused_; }  // waiting to go on
+  uint64_t num_pauses() const { return num_pauses_; }
+  KvCache& kv_cache() { return kv_cache_; }
 
  private:
-  bool admit_first_waiting();
-  // Schedules as much of the sequence as the budget allows; false if that is nothing.
-  bool add_chunk(Sequence& sequence, int32_t& budget);
-  void release(Sequence& sequence);
+  void schedule_generation(int32_t& budget);
+  bool schedule_contexts(int32_t& budget);
+  void start_waiting(int32_t& budget);
+  void schedule_drafts(int32_t budget);
+  // Blocks for the sequence's next token, pausing others if the policy allows that, or in the end itself.
+  bool make_room(size_t& index);
+  bool add_context_chunk(Sequence& sequence, int32_t& budget);
 
-  const int32_t max_num_tokens_;
+  bool may_start(const Sequence& sequence) const;
+  bool start(Sequence& sequence);
+  bool reserve_beams(Sequence& sequence);
+  void pause(size_t index);
+  void stop(Sequence& sequence);
+  std::vector<int32_t> move_beams(Sequence& sequence, std::span<const BeamChoice> choices);
+  void commit_beams(Sequence& sequence);
+  int32_t blocks_to_start(const Sequence& sequence) const;
+  int32_t take_slot();
+
+  const EngineInfo info_;
+  const SchedulerPolicy policy_;
   const bool enable_chunked_context_;
+  const bool enable_kv_cache_reuse_;
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;  // in the order of admission
+  std::deque<std::unique_ptr<Sequence>> waiting_;   // by rank
+  std::vector<std::unique_ptr<Sequence>> running_;  // by rank
   std::vector<ScheduledChunk> chunks_;
+  std::vector<std::unique_ptr<Sequence>> finished_;
+  std::vector<int32_t> beam_tokens_;
+  bool paused_now_ = false;  // in this step: what was paused must not start again at once
+  int32_t num_queued_ = 0;
+  int32_t num_paused_ = 0;
+  uint64_t num_pauses_ = 0;
 };
 
 }  // namespace inflight

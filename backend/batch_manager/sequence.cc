@@ -8,13 +8,27 @@
 
 namespace inflight {
 
-Sequence::Sequence(RequestId id, Request request_in, std::shared_ptr<ResponseChannel> channel)
+RequestState::RequestState(RequestId id, Request request_in, double rank)
     : id(id),
       request(std::move(request_in)),
+      rank(rank),
+      num_unfinished(num_sequences()) {}
+
+Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size,
+                   std::shared_ptr<ResponseChannel> channel)
+    : state(std::move(state_in)),
+      request(state->request),
+      index(index),
       channel(std::move(channel)),
-      prompt_length(static_cast<int32_t>(request.input_ids.size())) {
+      prompt_length(static_cast<int32_t>(request.input_ids.size())),
+      vocab_size(vocab_size),
+      drafts(request.draft_tokens) {
   tokens.reserve(request.input_ids.size() + request.max_new_tokens);
   tokens = request.input_ids;
+  if (request.beam_search.beam_width > 1) {
+    beam_search = std::make_unique<BeamSearch>(request.beam_search, request.max_new_tokens, request.sampling.end_ids,
+                                               request.stop_words);
+  }
 }
 
 void Sequence::accept(const SampledToken& sampled) {
@@ -35,6 +49,11 @@ void Sequence::accept(const SampledToken& sampled) {
   } else if (num_generated() == request.max_new_tokens) {
     finish_reason = FinishReason::kLength;
   }
+}
+
+PrefixKey Sequence::cached_key() const {
+  return {std::span(tokens).first(std::min<size_t>(num_cached, tokens.size())), request.lora_task_id,
+          request.prompt_extra_ids};
 }
 
 }  // namespace inflight

@@ -1,47 +1,109 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "batch_manager/beam_search.h"
+#include "batch_manager/guided_decoder.h"
 #include "batch_manager/kv_cache.h"
+#include "batch_manager/prompt_lookup.h"
 #include "batch_manager/request.h"
 #include "engine/engine.h"
 
 namespace inflight {
 
 class ResponseChannel;
+struct Sequence;
 
-// A request on its way through the engine. Owned by the scheduler, touched by the loop thread only.
+// What the sequences of one request share. Touched by the loop thread only, once it has been submitted.
+struct RequestState {
+  using Clock = std::chrono::steady_clock;
+
+  RequestState(RequestId id, Request request, double rank);
+
+  const RequestId id;
+  const Request request;
+  const double rank;  // smaller is scheduled first
+  const Clock::time_point submitted = Clock::now();
+
+  std::optional<std::shared_future<std::shared_ptr<const CompiledGuide>>> guide;
+  std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
+
+  int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }
+  int32_t num_unfinished;                     // sequences
+  const Sequence* computed_prompt = nullptr;  // a running sequence that holds the whole prompt's blocks
+  bool computing_prompt = false;              // a running sequence is about to
+
+  std::optional<Clock::time_point> first_step;
+  std::optional<Clock::time_point> first_token;
+  Clock::time_point last_token;
+  int32_t num_generated = 0;
+};
+
+// One running beam, with a slot and blocks of its own.
+struct BeamSlot {
+  int32_t slot = -1;
+  BlockList blocks;
+};
+
+// One continuation of a request's prompt on its way through the engine; with beam search, all of its beams. Owned by
+// the scheduler, touched by the loop thread only.
 struct Sequence {
-  Sequence(RequestId id, Request request, std::shared_ptr<ResponseChannel> channel);
+  Sequence(std::shared_ptr<RequestState> state, int32_t index, int32_t vocab_size,
+           std::shared_ptr<ResponseChannel> channel);
 
   // Takes a sampled token: appends it, unless it is an end id, and notes whether the sequence is finished.
   void accept(const SampledToken& sampled);
   bool is_finished() const { return finish_reason != FinishReason::kNone || error.has_value(); }
 
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
-  // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, or one generated token.
+  // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, all of a sequence that goes on
+  // after a pause, or one generated token.
   int32_t num_uncached() const { return static_cast<int32_t>(tokens.size()) - num_cached; }
-  bool in_context_phase() const { return num_cached < prompt_length; }
+  bool in_context_phase() const { return beams.empty() && (num_cached < prompt_length || num_uncached() > 1); }
   // The last generated token is never fed back, so it needs no place.
   int64_t max_cached_tokens() const { return static_cast<int64_t>(prompt_length) + request.max_new_tokens - 1; }
+  int32_t num_slots() const { return request.beam_search.beam_width; }
+  bool is_beam_search() const { return beam_search != nullptr; }
+  // Generated tokens that may still come, beside one in the next step.
+  int32_t max_drafts() const { return request.max_new_tokens - num_generated() - 1; }
+  // Of the tokens that are in the KV cache.
+  PrefixKey cached_key() const;
 
-  const RequestId id;
-  const Request request;
+  const std::shared_ptr<RequestState> state;
+  const Request& request;  // of `state`
+  const int32_t index;     // < request.num_return_sequences
   const std::shared_ptr<ResponseChannel> channel;
   const int32_t prompt_length;
+  const size_t vocab_size;
 
-  std::vector<int32_t> tokens;  // prompt, then generated
+  std::vector<int32_t> tokens;   // prompt, then generated
   std::vector<float> log_probs;  // of the generated tokens, when asked for
   float cum_log_prob = 0.0f;
-  int32_t num_sent = 0;  // generated tokens that were handed to the delivery thread
+  std::vector<float> context_logits;     // [num_cached, vocab_size] of a prompt that is being computed, when asked for
+  std::vector<float> generation_logits;  // [unsent tokens, vocab_size], when asked for
+  int32_t num_sent = 0;                  // generated tokens that were handed to the delivery thread
+  std::vector<int32_t> drafts;           // for the next step
+  std::optional<PromptLookup> prompt_lookup;
 
-  int32_t slot = -1;  // of the engine, while running
-  int32_t num_cached = 0;
+  int32_t slot = -1;           // of the engine, while running
+  bool is_configured = false;  // the engine knows what the slot is for
+  int32_t num_cached = 0;      // tokens whose keys and values are in `blocks`; of each beam
   BlockList blocks;
-  int32_t num_blocks = 0;  // of `blocks`, also after they were given back
+  bool is_onboarding = false;  // blocks are on their way from the host tier
+  std::optional<CopyHandle> onboarding;  // once their copies are submitted
+
+  // With beam search, after the context phase: the running beams instead of slot and blocks.
+  std::unique_ptr<BeamSearch> beam_search;
+  std::vector<BeamSlot> beams;
+  std::vector<BeamSlot> spare_beams;  // slots and promised blocks of beams to come
+
+  // As Response has them; also after the blocks were given back.
+  int32_t num_blocks = 0;
+  int32_t num_reused_blocks = 0;
 
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<Error> error;

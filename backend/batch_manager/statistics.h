@@ -26,11 +26,12 @@ struct KvCacheStatistics {
   uint64_t onboarded_blocks = 0;  // copied back
 };
 
-// A snapshot, consistent with itself.
+// A snapshot, consistent with itself. Each of a request's num_return_sequences counts as a request of its own; beams do
+// not.
 struct Statistics {
   uint64_t iterations = 0;      // steps since the start
-  int32_t active_requests = 0;  // running; one of several sequences or beams counts once
-  int32_t queued_requests = 0;  // waiting for their first step
+  int32_t active_requests = 0;  // running
+  int32_t queued_requests = 0;  // waiting to start
   int32_t paused_requests = 0;  // waiting to go on
   int32_t max_requests = 0;     // the engine's slots
   int32_t free_blocks = 0;

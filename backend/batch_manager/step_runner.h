@@ -1,0 +1,61 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "batch_manager/guided_decoder.h"
+#include "batch_manager/scheduler.h"
+#include "batch_manager/sequence.h"
+#include "engine/engine.h"
+
+namespace inflight {
+
+struct StepCounts {
+  uint64_t steps = 0;
+  uint64_t context_tokens = 0;
+  uint64_t generated_tokens = 0;
+  uint64_t draft_tokens = 0;
+  uint64_t accepted_draft_tokens = 0;
+};
+
+// Runs what the scheduler chose on the engine and hands the sampled tokens to their sequences.
+class StepRunner {
+ public:
+  // `guided_decoder` may be null: then no sequence has a guide. max_drafts: of those that are looked up, in a step.
+  StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder, int32_t max_drafts);
+
+  // Starts the block copies that scheduling asked for; sequences that wait for one note its handle.
+  void start_copies();
+  // Runs one step. A step that fails sets the error of every sequence in it.
+  void run(const std::vector<ScheduledChunk>& chunks);
+
+  const StepCounts& counts() const { return counts_; }  // since the start
+
+ private:
+  void configure(Sequence& sequence);
+  void configure_slot(const Sequence& sequence, int32_t slot, std::span<const int32_t> generated);
+  void add_slices(const ScheduledChunk& chunk);
+  void fail(const std::vector<ScheduledChunk>& chunks, const Error& error);
+  void take_output(const ScheduledChunk& chunk);
+  void take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens);
+  void take_candidates(Sequence& sequence, std::span<const SampledToken> candidates);
+  void prepare_drafts(Sequence& sequence, int32_t num_new);
+  void note_token(RequestState& state);
+  void take_logits(const ScheduledChunk& chunk, size_t num_sampled);
+  std::span<const SampledToken> next_tokens(const ScheduledChunk& chunk);
+  std::span<const float> next_logits(size_t rows);
+
+  Engine& engine_;
+  Scheduler& scheduler_;
+  GuidedDecoder* const guided_decoder_;
+  const int32_t max_drafts_;
+  std::vector<SequenceSlice> slices_;
+  std::vector<int32_t> joined_tokens_;  // what slices with drafts, or of beams, point at; never reallocated
+  size_t next_slice_ = 0;
+  StepOutput output_;
+  size_t next_token_ = 0;  // in output_.tokens
+  size_t next_logit_ = 0;  // in output_.logits
+  StepCounts counts_;
+};
+
+}  // namespace inflight

@@ -1,0 +1,194 @@
+// Requests of more than one continuation, and steps of more than one token: num_return_sequences, beams, drafts.
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "batch_manager/batch_manager.h"
+#include "check.h"
+#include "collector.h"
+#include "paged_engine.h"
+
+using namespace inflight;
+using namespace inflight::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+// The responses of a request with several sequences.
+class SequenceCollector {
+ public:
+  ResponseCallback callback() {
+    return [this](RequestId, const Response& response) {
+      std::lock_guard lock(mutex_);
+      CHECK(!ended_);
+      auto& tokens = tokens_[response.sequence_index];
+      tokens.insert(tokens.end(), response.tokens.begin(), response.tokens.end());
+      if (response.is_sequence_final) ++num_final_;
+      ended_ = response.is_final;
+      if (ended_) end_.notify_one();
+    };
+  }
+  std::map<int32_t, std::vector<int32_t>> wait() {
+    std::unique_lock lock(mutex_);
+    CHECK(end_.wait_for(lock, 30s, [this] { return ended_; }));
+    CHECK_EQ(num_final_, tokens_.size());
+    return tokens_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable end_;
+  std::map<int32_t, std::vector<int32_t>> tokens_;
+  size_t num_final_ = 0;
+  bool ended_ = false;
+};
+
+std::vector<int32_t> prompt_of(int32_t length) {
+  std::vector<int32_t> prompt(length);
+  for (int32_t i = 0; i < length; ++i) prompt[i] = i * 7 % 1000;
+  return prompt;
+}
+
+}  // namespace
+
+TEST(each_of_several_sequences_ends_once_and_the_last_ends_the_request) {
+  for (const bool streaming : {false, true}) {
+    for (const int32_t count : {2, 4, 11}) {  // 11: more than there are slots
+      BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {.max_responses_per_second = 5000});
+      Request request = make_request(prompt_of(13), 9, streaming);
+      request.num_return_sequences = count;
+      SequenceCollector collector;
+      manager.submit(request, collector.callback());
+      const auto sequences = collector.wait();
+      CHECK_EQ(sequences.size(), static_cast<size_t>(count));
+      const auto expected = PagedEngine::expected_tokens(prompt_of(13), 9, 1000);
+      for (const auto& [index, tokens] : sequences) CHECK(tokens == expected);
+      CHECK_EQ(at_rest(manager).free_blocks, 40);
+    }
+  }
+}
+
+TEST(sequences_of_a_request_compute_its_prompt_once) {
+  BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
+  Request request = make_request(prompt_of(21), 20);
+  request.num_return_sequences = 4;
+  SequenceCollector collector;
+  manager.submit(request, collector.callback());
+  collector.wait();
+  CHECK_EQ(at_rest(manager).context_tokens, 21u + 3u);  // the others feed its last token alone
+}
+
+TEST(drafts_change_how_many_steps_it_takes_and_nothing_else) {
+  const auto expected = PagedEngine::expected_tokens(prompt_of(9), 12, 1000);
+  for (const size_t right : {0u, 1u, 3u, 5u}) {
+    auto engine = std::make_unique<PagedEngine>(small_engine());
+    PagedEngine& raw = *engine;
+    BatchManager manager(std::move(engine), {});
+    Request request = make_request(prompt_of(9), 12);
+    request.draft_tokens.assign(expected.begin(), expected.begin() + 5);
+    if (right < 5) request.draft_tokens[right] = (request.draft_tokens[right] + 1) % 1000;
+    Collector collector;
+    manager.submit(request, collector.callback());
+    CHECK(collector.wait().finish_reason == FinishReason::kLength);
+    CHECK(collector.tokens() == expected);
+    const Statistics statistics = at_rest(manager);
+    CHECK_EQ(statistics.draft_tokens, 5u);
+    CHECK_EQ(statistics.accepted_draft_tokens, right);
+    CHECK_EQ(statistics.free_blocks, 40);
+    CHECK_EQ(raw.steps.load(), 2 + 12 - right - 1);  // two chunks of prompt in steps of 8 tokens
+  }
+}
+
+TEST(an_end_id_or_a_stop_word_among_accepted_drafts_ends_there) {
+  const auto expected = PagedEngine::expected_tokens({3, 1}, 8, 1000);
+  for (const bool stop_word : {false, true}) {
+    BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
+    Request request = make_request({3, 1}, 8);
+    request.draft_tokens.assign(expected.begin(), expected.begin() + 5);
+    if (stop_word) {
+      request.stop_words = {{expected[2]}};
+    } else {
+      request.sampling.end_ids = {expected[3]};
+    }
+    Collector collector;
+    manager.submit(request, collector.callback());
+    CHECK(collector.wait().finish_reason == (stop_word ? FinishReason::kStopWords : FinishReason::kEndId));
+    CHECK(collector.tokens() == std::vector<int32_t>(expected.begin(), expected.begin() + 3));
+    CHECK_EQ(at_rest(manager).free_blocks, 40);
+  }
+}
+
+TEST(prompt_lookup_drafts_what_followed_before) {
+  EngineInfo info = small_engine();
+  info.vocab_size = 2;  // so that the text repeats itself
+  info.max_num_tokens = 16;
+  BatchManager manager(std::make_unique<PagedEngine>(info), {.prompt_lookup = {.max_draft_tokens = 4}});
+  Collector collector;
+  manager.submit(make_request({0, 1, 1, 0, 1}, 50), collector.callback());
+  collector.wait();
+  CHECK(collector.tokens() == PagedEngine::expected_tokens({0, 1, 1, 0, 1}, 50, 2));
+  const Statistics statistics = at_rest(manager);
+  CHECK(statistics.accepted_draft_tokens > 0);
+  CHECK_EQ(statistics.iterations, 50 - statistics.accepted_draft_tokens);
+}
+
+TEST(beams_have_slots_and_blocks_of_their_own_and_give_them_back) {
+  for (const int32_t width : {2, 4}) {
+    EngineInfo info = small_engine();
+    info.max_beam_width = 4;
+    BatchManager manager(std::make_unique<PagedEngine>(info), {});  // it checks each beam's history in every step
+    for (const int32_t prompt : {1, 4, 7, 19}) {
+      Request request = make_request(prompt_of(prompt), 12);
+      request.beam_search.beam_width = width;
+      request.num_return_sequences = width;
+      Collector collector;
+      manager.submit(request, collector.callback());
+      const Response& last = collector.wait();
+      CHECK(!last.error);
+      CHECK_EQ(last.beams.size(), static_cast<size_t>(width));
+      for (const Beam& beam : last.beams) CHECK_EQ(beam.tokens.size(), 12u);
+      CHECK_EQ(at_rest(manager).free_blocks, 40);
+    }
+  }
+}
+
+TEST(cancelled_beams_give_what_they_have) {
+  EngineInfo info = small_engine();
+  info.max_beam_width = 4;
+  auto engine = std::make_unique<PagedEngine>(info);
+  engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+  BatchManager manager(std::move(engine), {});
+  Request request = make_request(prompt_of(5), 50);
+  request.beam_search.beam_width = 3;
+  Collector collector;
+  const RequestId id = manager.submit(request, collector.callback());
+  while (manager.statistics().iterations < 5) std::this_thread::sleep_for(100us);
+  manager.cancel(id);
+  const Response& last = collector.wait();
+  CHECK(last.finish_reason == FinishReason::kCancelled);
+  CHECK_EQ(last.beams.size(), 1u);
+  CHECK(last.beams[0].tokens.size() >= 4);
+  CHECK_EQ(at_rest(manager).free_blocks, 40);
+}
+
+TEST(logits_come_with_their_tokens) {
+  BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
+  const auto prompt = prompt_of(11);
+  const auto expected = PagedEngine::expected_tokens(prompt, 6, 1000);
+  Request request = make_request(prompt, 6, /*streaming=*/false);
+  request.return_context_logits = true;
+  request.return_generation_logits = true;
+  request.draft_tokens = {expected[0], expected[1]};
+  Collector collector;
+  manager.submit(request, collector.callback());
+  const Response& last = collector.wait();
+  CHECK(last.context_logits != nullptr);
+  CHECK_EQ(last.context_logits->size(), 11u * 1000u);
+  CHECK_EQ((*last.context_logits)[10 * 1000 + expected[0]], 1.0f);
+  CHECK_EQ(last.generation_logits.size(), 6u * 1000u);
+  for (size_t i = 0; i < 6; ++i) CHECK_EQ(last.generation_logits[i * 1000 + expected[i]], 1.0f);
+}
+
+TEST_MAIN()
