@@ -12,12 +12,14 @@
 
 #include "common/thread_pool.h"
 #include "engine/attention_windows.h"
+#include "engine/cpu/block_copier.h"
 #include "engine/cpu/forward.h"
 #include "engine/cpu/kv_cache_storage.h"
 #include "engine/cpu/weights.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
 #include "engine/sampler.h"
+#include "engine/step_check.h"
 
 namespace inflight::cpu {
 
@@ -35,46 +37,45 @@ class CpuEngine : public Engine {
   StepHandle submit(const StepInput& input) override;
   StepOutput wait(StepHandle step) override;
   CopyHandle copy_blocks(std::span<const BlockCopy> copies) override;
-  bool is_copied(CopyHandle) const override { return true; }
+  bool is_copied(CopyHandle copies) const override;
 
  private:
   struct Step {
-    std::vector<BlockCopy> copies;  // done first
     std::vector<SequenceSlice> sequences;
     TokenMasks* masks = nullptr;
+    CopyHandle last_copy = 0;  // must be done first
     StepOutput output;
     std::exception_ptr failure;
     bool is_done = false;
   };
 
-  void check(const StepInput& input);
-  void check_slice(const SequenceSlice& slice) const;
-  void check_blocks(const SequenceSlice& slice) const;
-  void check_sampling(const SequenceSlice& slice, const StepInput& input) const;
+  using Steps = std::map<StepHandle, Step>;
+
+  Steps::node_type take_spare_step();
   void drive();
   StepOutput run(const Step& step);
   void make_batch(const Step& step);
 
   const EngineConfig config_;
   const AttentionWindows windows_;
+  const EngineInfo info_;
   const Weights weights_;
   ThreadPool pool_;
   KvCacheStorage cache_;
-  EngineInfo info_;
+  BlockCopier copier_;
   ForwardPass forward_;
   Sampler sampler_;
+  StepCheck step_check_;
   Batch batch_;  // of the running step
 
   std::vector<int32_t> prompt_lengths_;   // by slot
   std::vector<int32_t> previous_tokens_;  // by slot: what it sampled last; kNotSampled until it has
-  std::vector<BlockCopy> pending_copies_;
-  uint64_t num_checks_ = 0;            // steps that check() has seen
-  std::vector<uint64_t> last_checks_;  // by slot: the last of them that held it
 
   std::mutex mutex_;
   std::condition_variable submitted_;
   std::condition_variable finished_;
-  std::map<StepHandle, Step> steps_;  // submitted and not yet waited for
+  Steps steps_;  // submitted and not yet waited for
+  std::vector<Steps::node_type> spare_steps_;  // waited for; their memory serves others
   StepHandle next_to_submit_ = 0;
   StepHandle next_to_run_ = 0;
   bool stopping_ = false;
