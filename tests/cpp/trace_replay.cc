@@ -66,7 +66,7 @@ int main(int argc, char** argv) {
       answer({hang.message}, json::object(), true);
       _exit(1);  // threads that wait for ever cannot be joined
     } catch (const std::exception& error) {
-      answer({concat("not a trace: ", error.what())});
+      answer({concat("the trace fails: ", error.what())});
     }
   }
   return 0;

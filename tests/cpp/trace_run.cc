@@ -36,6 +36,7 @@ EngineConfig trace_config(int32_t tokens_per_block) {
   config.build.max_seq_len = 96;
   config.build.tokens_per_block = tokens_per_block;
   config.build.kv_cache_bytes = 1 << 20;
+  config.build.max_beam_width = 4;
   return config;
 }
 
@@ -247,15 +248,15 @@ const RequestOutcome& SoloRuns::run(const TraceRequest& request, int32_t sequenc
   }
   TraceOptions plain;
   plain.engine = options.engine;
-  const nlohmann::json key = {fields, plain.engine.max_attention_windows, plain.engine.sink_tokens};
-  const auto [it, is_new] = outcomes_.try_emplace(key.dump());
-  if (is_new) {
-    const Trace trace{plain, {{0, read_request(fields)}}};
-    TraceResult result = run_trace(trace, model_, *this);
-    if (!result.refusals[0].empty()) throw_error(ErrorCode::kInvalidArgument, "alone: ", result.refusals[0]);
-    it->second = std::move(result.outcomes[0]);
-  }
-  return it->second;
+  plain.tokens_per_block = options.tokens_per_block;
+  const nlohmann::json key = {fields, plain.engine.max_attention_windows, plain.engine.sink_tokens,
+                              plain.tokens_per_block};
+  const std::string name = key.dump();
+  if (const auto it = outcomes_.find(name); it != outcomes_.end()) return it->second;
+  const Trace trace{plain, {{0, read_request(fields)}}};
+  TraceResult result = run_trace(trace, model_, *this);
+  if (!result.refusals[0].empty()) throw_error(ErrorCode::kInvalidArgument, "alone: ", result.refusals[0]);
+  return outcomes_[name] = std::move(result.outcomes[0]);
 }
 
 TraceResult run_trace(const Trace& trace, TraceModel& model, SoloRuns& solo_runs) {

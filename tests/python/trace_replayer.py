@@ -13,8 +13,8 @@ MOST_ERRORS = 20_000  # characters
 class Replayer:
     """Runs trace_replay, anew after a trace that made it crash or hang.
 
-    executable: of a CMake build with INFLIGHT_BUILD_TESTS=ON. tokenizer_dir: of guided decoding. patience: seconds after
-    which a trace hangs. seen: what the traces so far made happen, summed up.
+    executable: of a CMake build with INFLIGHT_BUILD_TESTS=ON. tokenizer_dir: of guided decoding. patience: seconds
+    after which a trace hangs. seen: what the traces so far made happen, summed up.
     """
 
     def __init__(self, executable: Path, tokenizer_dir: Path, patience: int):

@@ -46,6 +46,21 @@ LOGITS = {"return_context_logits": st.just(True), "return_generation_logits": st
 KEYS = {"lora_task_id": st.integers(1, 2), "prompt_extra_ids": st.integers(1, 2)}
 
 POLICIES = frozenset({"guaranteed_no_evict", "max_utilization", "static_batch"})
+EVERYTHING = (
+    "priorities",
+    "cancels",
+    "faults",
+    "stops",
+    "queues",
+    "reuse",
+    "host",
+    "windows",
+    "lookup",
+    "drafts",
+    "sequences",
+    "beams",
+    "logits",
+)
 
 priorities = st.integers(0, 100)
 durations = st.sampled_from([0, 1, 60_000])
@@ -156,16 +171,14 @@ _KINDS = {
 @st.composite
 def _options(draw, features: frozenset[str]) -> dict:
     tokens_per_block = draw(st.sampled_from([4, 1, 2, 8, 16]))
-    batch_size = draw(st.integers(1, MAX_BATCH_SIZE))
-    if features & {"sequences", "beams"}:
-        batch_size = MAX_BATCH_SIZE
-    capacity = draw(st.integers(20, 200))
+    batch_size = MAX_BATCH_SIZE if features & {"sequences", "beams"} else draw(st.integers(1, MAX_BATCH_SIZE))
+    capacity = draw(st.integers(20, 70 if "max_utilization" in features else 200))
     options = {
         "policy": draw(st.sampled_from(sorted(features & POLICIES) or sorted(POLICIES))),
         "tokens_per_block": tokens_per_block,
         "num_blocks": -(-capacity // tokens_per_block),
         "max_batch_size": batch_size,
-        "max_num_tokens": draw(st.integers(batch_size, 32)),
+        "max_num_tokens": draw(st.integers(max(batch_size, 8 if "drafts" in features else 1), 32)),
     }
     if draw(one_in(4)):
         options |= {"enable_chunked_context": False, "max_num_tokens": draw(st.integers(8, 64))}
@@ -179,9 +192,9 @@ def _options(draw, features: frozenset[str]) -> dict:
         options["num_host_blocks"] = draw(st.integers(1, 12))
         options["copy_delay"] = draw(st.integers(0, 4))
     if "windows" in features:
-        windows = st.lists(st.integers(tokens_per_block, 48), min_size=1, max_size=2)
-        options["max_attention_windows"] = draw(windows)
-        options |= draw(_subset({"sink_tokens": st.integers(1, 8)}, 1))
+        windows = draw(st.lists(st.integers(tokens_per_block + 1, 48), min_size=1, max_size=2))
+        options["max_attention_windows"] = windows
+        options |= draw(_subset({"sink_tokens": st.integers(1, min(8, *windows) - 1)}, 1))
     if "lookup" in features:
         options["max_draft_tokens"] = draw(st.integers(1, 5))
         options["max_ngram"] = draw(st.integers(1, 3))

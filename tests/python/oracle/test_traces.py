@@ -9,16 +9,22 @@ import os
 from pathlib import Path
 
 import pytest
-from trace_strategies import traces
 from hypothesis import HealthCheck, given, note, settings
+from trace_strategies import EVERYTHING, traces
 
 KEPT = sorted((Path(__file__).parent / "traces").glob("*.json"))
 NUM_TRACES = int(os.environ.get("INFLIGHT_ORACLE_TRACES", 3000))
 
 # Features that meet in a trace, and their share of all traces.
 MIXES = {
-    "scheduling": (("priorities", "cancels", "faults", "stops", "queues"), 0.25),
-    "max_utilization": (("max_utilization", "priorities", "cancels", "faults"), 0.15),
+    "scheduling": (("priorities", "cancels", "faults", "stops", "queues"), 0.15),
+    "pausing": (("max_utilization", "priorities", "cancels", "faults"), 0.15),
+    "reuse": (("reuse", "host", "cancels", "faults", "priorities"), 0.2),
+    "windows": (("windows", "reuse", "host", "sequences", "cancels"), 0.1),
+    "sequences": (("sequences", "reuse", "cancels", "faults", "logits"), 0.1),
+    "beams": (("beams", "sequences", "reuse", "cancels", "faults"), 0.1),
+    "drafts": (("drafts", "lookup", "reuse", "cancels", "logits"), 0.1),
+    "everything": (EVERYTHING, 0.1),
 }
 
 oracle_settings = settings(
