@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "batch_manager/guide_matcher.h"
+#include "batch_manager/json_schema_check.h"
 #include "batch_manager/xgrammar_logging.h"
 #include "common/available_cpus.h"
 #include "common/error.h"
@@ -14,9 +15,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxGuides = 64;                  // kept, compiled or not
-constexpr int64_t kRuleCacheBytes = 128 << 20;     // xgrammar's cache of rules that several guides share
-constexpr int kMaxThreads = 8;                     // for one guide
+constexpr size_t kMaxGuides = 64;               // kept, compiled or not
+constexpr size_t kMaxGuideBytes = 128 << 10;    // more take minutes to compile, and others wait
+constexpr int64_t kRuleCacheBytes = 128 << 20;  // xgrammar's cache of rules that several guides share
+constexpr int kMaxThreads = 8;                  // for one guide
 
 const char* name(GuidedDecoding::Type type) {
   switch (type) {
@@ -63,18 +65,27 @@ xgrammar::Grammar choice_grammar(const std::string& guide) {
   return xgrammar::Grammar::FromEBNF(rule);
 }
 
+json parse_schema(const std::string& guide) {
+  json schema = json::parse(guide);
+  if (!schema.is_object()) fail("the guide must be a JSON object");
+  return schema;
+}
+
 xgrammar::Grammar schema_grammar(const std::string& schema, bool allows_what_it_leaves_out) {
   return xgrammar::Grammar::FromJSONSchema(schema, /*any_whitespace=*/true, std::nullopt, std::nullopt,
                                            /*strict_mode=*/!allows_what_it_leaves_out);
 }
 
 xgrammar::Grammar grammar_of(const GuidedDecoding& guide) {
+  if (guide.guide.size() > kMaxGuideBytes) {
+    fail("the guide has ", guide.guide.size(), " bytes; it can have at most ", kMaxGuideBytes);
+  }
   switch (guide.type) {
     case GuidedDecoding::Type::kJson:
       if (!guide.guide.empty()) fail("takes no guide");
       return schema_grammar(R"({"type": "object"})", true);
     case GuidedDecoding::Type::kJsonSchema:
-      if (!json::parse(guide.guide).is_object()) fail("the guide must be a JSON object");
+      check_json_schema(parse_schema(guide.guide));
       return schema_grammar(guide.guide, false);
     case GuidedDecoding::Type::kRegex: return xgrammar::Grammar::FromRegex(guide.guide);
     case GuidedDecoding::Type::kGrammar: return xgrammar::Grammar::FromEBNF(guide.guide);

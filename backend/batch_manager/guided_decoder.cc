@@ -30,6 +30,7 @@ struct Slot {
   // Guarded by the mutex: what a worker has to do next.
   std::optional<Course> next_course;
   std::vector<int32_t> accepted;
+  bool is_started = false;
   bool is_queued = false;  // in the queue, or with a worker
 
   // The worker's that took the slot from the queue.
@@ -39,7 +40,7 @@ struct Slot {
   std::span<uint32_t> words;
 
   // A worker's until is_ready.
-  std::atomic<bool> is_ready = false;
+  std::atomic<bool> is_ready = true;
   bool is_terminated = false;
   std::optional<Error> failure;
 };
@@ -130,12 +131,12 @@ struct GuidedDecoder::Implementation {
     for (std::thread& worker : workers) worker.join();
   }
 
-  // Hands the slot to a worker after `change`, which says what there is to do.
+  // Hands the slot to a worker if `change`, which says what there is to do, returns true.
   template <class Change>
   void enqueue(int32_t index, Change&& change) {
     const std::lock_guard lock(mutex);
     Slot& slot = slots[index];
-    change(slot);
+    if (!change(slot)) return;
     slot.is_ready.store(false, std::memory_order_relaxed);
     if (slot.is_queued) return;
     slot.is_queued = true;
@@ -201,17 +202,22 @@ void GuidedDecoder::start(int32_t slot, std::shared_ptr<const CompiledGuide> gui
   implementation_->enqueue(slot, [&](Slot& state) {
     state.next_course = std::move(course);
     state.accepted.assign(generated.begin(), generated.end());
+    return state.is_started = true;
   });
 }
 
 void GuidedDecoder::accept(int32_t slot, int32_t token) {
-  implementation_->enqueue(slot, [&](Slot& state) { state.accepted.push_back(token); });
+  implementation_->enqueue(slot, [&](Slot& state) {
+    state.accepted.push_back(token);
+    return true;
+  });
 }
 
 void GuidedDecoder::finish(int32_t slot) {
   implementation_->enqueue(slot, [](Slot& state) {
     state.next_course = Course{};
     state.accepted.clear();
+    return std::exchange(state.is_started, false);
   });
 }
 
