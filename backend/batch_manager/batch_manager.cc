@@ -47,7 +47,7 @@ RequestTimes times_of(const RequestState& state, Clock::time_point now, const Se
   times.prompt_tokens = last.prompt_length;
   times.generated_tokens = state.num_generated;
   times.finish_reason = last.finish_reason;
-  times.failed = last.error.has_value();
+  times.failed = state.error.has_value();
   return times;
 }
 
@@ -57,7 +57,7 @@ Response unsent(Sequence& sequence) {
   const Request& request = sequence.request;
   if (sequence.is_beam_search()) {
     if (sequence.finish_reason == FinishReason::kCancelled) sequence.beam_search->cancel();
-    if (sequence.is_finished() && !sequence.error) {
+    if (sequence.is_finished() && !sequence.state->error) {
       response.beams = sequence.beam_search->best(request.num_return_sequences);
     }
   } else {
@@ -181,7 +181,7 @@ struct BatchManager::Implementation {
         try {
           guide.get();
         } catch (const Error& error) {
-          sequence->error = error;
+          sequence->state->error = error;
         }
       }
       scheduler.add(std::move(sequence));
@@ -196,7 +196,7 @@ struct BatchManager::Implementation {
       if (cancelled.count(sequence.state->id) != 0 || (request.is_cancelled && request.is_cancelled())) {
         sequence.finish_reason = FinishReason::kCancelled;
       } else if (request.deadline && now >= *request.deadline && !sequence.is_finished()) {
-        sequence.error = Error(ErrorCode::kUnavailable,
+        sequence.state->error = Error(ErrorCode::kUnavailable,
                                concat("the request timed out after ", between(sequence.state->submitted, now).count() / 1000,
                                       " ms, ", sequence.num_generated(), " of at most ", request.max_new_tokens,
                                       " tokens generated; allow it more time or ask for less"));
@@ -257,24 +257,25 @@ struct BatchManager::Implementation {
   void fail_all(const Error& error) {
     for (auto& sequence : compiling) scheduler.add(std::move(sequence));
     compiling.clear();
-    scheduler.for_each([&](Sequence& sequence) { sequence.error = error; });
+    scheduler.for_each([&](Sequence& sequence) { sequence.state->error = error; });
     finish_sequences();
   }
 
   void finish_sequences() {
-    const auto& sequences = scheduler.take_finished();
+    auto& sequences = scheduler.take_finished();
     if (sequences.empty()) return;
     const auto now = Clock::now();
     for (const auto& sequence : sequences) {
       Response response = unsent(*sequence);
       response.is_sequence_final = true;
       response.finish_reason = sequence->finish_reason;
-      response.error = sequence->error;
+      response.error = sequence->state->error;
       finished.emplace_back(sequence->channel, std::move(response));
       if (--sequence->state->num_unfinished == 0 && options.on_request_end) {
         options.on_request_end(times_of(*sequence->state, now, *sequence));
       }
     }
+    sequences.clear();
     // Who sees a final response finds the blocks free and the request gone in the statistics.
     update_statistics();
     for (auto& [channel, response] : finished) delivery.post(channel, std::move(response));

@@ -125,7 +125,7 @@ struct Response {
   bool is_sequence_final = false;
   bool is_final = false;
   FinishReason finish_reason = FinishReason::kNone;
-  std::optional<Error> error;  // set only in a final response
+  std::optional<Error> error;  // with is_sequence_final; every sequence of the request that still runs ends with it
 };
 
 inline constexpr size_t kPrecedingTokens = 16;

@@ -161,7 +161,7 @@ void Scheduler::schedule_drafts(int32_t budget) {
 
 // The sequences of one request share their prompt's blocks: while one computes it, the others wait.
 bool Scheduler::may_start(const Sequence& sequence) const {
-  return sequence.num_generated() > 0 || !sequence.state->computing_prompt;
+  return sequence.num_generated() > 0 || sequence.state->computing_prompt == nullptr;
 }
 
 // Blocks that the sequence is promised when it starts.
@@ -193,7 +193,7 @@ bool Scheduler::start(Sequence& sequence) {
     sequence.num_cached = admission->num_cached;
     sequence.is_onboarding = admission->copies_from_host;
     sequence.onboarding.reset();
-    if (!is_resumed && sequence.request.num_return_sequences > 1) state.computing_prompt = true;
+    if (!is_resumed && state.num_sequences() > 1) state.computing_prompt = &sequence;
   }
   sequence.slot = take_slot();
   sequence.is_configured = false;
@@ -226,9 +226,9 @@ int32_t Scheduler::take_slot() {
 
 void Scheduler::commit(Sequence& sequence) {
   RequestState& state = *sequence.state;
-  if (sequence.num_cached >= sequence.prompt_length && state.computing_prompt) {
-    state.computing_prompt = false;
-    if (!sequence.is_beam_search()) state.computed_prompt = &sequence;
+  if (state.computing_prompt == &sequence && sequence.num_cached >= sequence.prompt_length) {
+    state.computing_prompt = nullptr;
+    state.computed_prompt = &sequence;
   }
   if (sequence.beams.empty()) {
     kv_cache_.commit(sequence.blocks, sequence.cached_key());
@@ -309,12 +309,12 @@ void Scheduler::pause(size_t index) {
 void Scheduler::stop(Sequence& sequence) {
   RequestState& state = *sequence.state;
   if (state.computed_prompt == &sequence) state.computed_prompt = nullptr;
-  if (sequence.num_cached < sequence.prompt_length) state.computing_prompt = false;
+  if (state.computing_prompt == &sequence) state.computing_prompt = nullptr;
   if (sequence.slot >= 0) free_slots_.push_back(std::exchange(sequence.slot, -1));
   sequence.is_onboarding = false;
 }
 
-const std::vector<std::unique_ptr<Sequence>>& Scheduler::take_finished() {
+std::vector<std::unique_ptr<Sequence>>& Scheduler::take_finished() {
   finished_.clear();
   move_finished(running_, finished_);
   for (auto& sequence : finished_) {
@@ -325,7 +325,7 @@ const std::vector<std::unique_ptr<Sequence>>& Scheduler::take_finished() {
       }
       beams->clear();
     }
-    if (sequence->error) {
+    if (sequence->state->error || sequence->is_beam_search()) {
       kv_cache_.release(sequence->blocks);
     } else {
       kv_cache_.release(sequence->blocks, sequence->cached_key(), sequence->prompt_length, sequence->request.retention);

@@ -33,9 +33,10 @@ struct RequestState {
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
 
   int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }
-  int32_t num_unfinished;                     // sequences
-  const Sequence* computed_prompt = nullptr;  // a running sequence that holds the whole prompt's blocks
-  bool computing_prompt = false;              // a running sequence is about to
+  std::optional<Error> error;                  // ends all sequences
+  int32_t num_unfinished;                      // sequences
+  const Sequence* computing_prompt = nullptr;  // of several sequences: the running one that the others wait for
+  const Sequence* computed_prompt = nullptr;   // of several sequences: a running one whose blocks hold the whole prompt
 
   std::optional<Clock::time_point> first_step;
   std::optional<Clock::time_point> first_token;
@@ -57,7 +58,7 @@ struct Sequence {
 
   // Takes a sampled token: appends it, unless it is an end id, and notes whether the sequence is finished.
   void accept(const SampledToken& sampled);
-  bool is_finished() const { return finish_reason != FinishReason::kNone || error.has_value(); }
+  bool is_finished() const { return finish_reason != FinishReason::kNone || state->error.has_value(); }
 
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
   // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, all of a sequence that goes on
@@ -106,7 +107,6 @@ struct Sequence {
   int32_t num_reused_blocks = 0;
 
   FinishReason finish_reason = FinishReason::kNone;
-  std::optional<Error> error;
 };
 
 }  // namespace inflight

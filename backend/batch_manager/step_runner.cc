@@ -44,11 +44,11 @@ void StepRunner::run(const std::vector<ScheduledChunk>& chunks) {
   }
 }
 
-// A step that fails ends the sequences that were in it; the others go on.
+// A step that fails ends the requests that were in it; the others go on.
 void StepRunner::fail(const std::vector<ScheduledChunk>& chunks, const Error& error) {
   log_error("a step of ", chunks.size(), " sequences failed: ", error.what());
   for (const ScheduledChunk& chunk : chunks) {
-    if (!chunk.sequence->is_finished()) chunk.sequence->error = error;
+    if (!chunk.sequence->is_finished()) chunk.sequence->state->error = error;
   }
 }
 

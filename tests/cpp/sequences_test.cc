@@ -1,6 +1,7 @@
 // Requests of more than one continuation, and steps of more than one token: num_return_sequences, beams, drafts.
 
 #include <algorithm>
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "batch_manager/batch_manager.h"
 #include "check.h"
 #include "collector.h"
+#include "common/logging.h"
 #include "paged_engine.h"
 
 using namespace inflight;
@@ -78,6 +80,30 @@ TEST(sequences_of_a_request_compute_its_prompt_once) {
   manager.submit(request, collector.callback());
   collector.wait();
   CHECK_EQ(at_rest(manager).context_tokens, 21u + 3u);  // the others feed its last token alone
+}
+
+TEST(a_step_that_fails_ends_all_sequences_of_its_requests) {
+  set_log_sink([](LogLevel, const std::string&) {});
+  auto engine = std::make_unique<PagedEngine>(small_engine());
+  engine->before_wait = [steps = 0](const StepInput&) mutable {
+    if (++steps == 3) throw_error(ErrorCode::kInternal, "device lost");
+  };
+  BatchManager manager(std::move(engine), {});
+  std::mutex mutex;
+  std::condition_variable changed;
+  int failed = 0, final = 0;
+  Request request = make_request(prompt_of(17), 20);
+  request.num_return_sequences = 3;
+  manager.submit(request, [&](RequestId, const Response& response) {
+    std::lock_guard lock(mutex);
+    if (response.error) ++failed;
+    if (response.is_final) ++final;
+    changed.notify_one();
+  });
+  std::unique_lock lock(mutex);
+  CHECK(changed.wait_for(lock, 30s, [&] { return final == 1; }));
+  CHECK_EQ(failed, 3);
+  CHECK_EQ(at_rest(manager).free_blocks, 40);
 }
 
 TEST(drafts_change_how_many_steps_it_takes_and_nothing_else) {
