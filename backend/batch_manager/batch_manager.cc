@@ -269,6 +269,9 @@ struct BatchManager::Implementation {
       Response response = unsent(*sequence);
       response.is_sequence_final = true;
       response.finish_reason = sequence->finish_reason;
+      if (response.finish_reason == FinishReason::kLength && !response.beams.empty()) {
+        response.finish_reason = response.beams.front().finish_reason;
+      }
       response.error = sequence->state->error;
       finished.emplace_back(sequence->channel, std::move(response));
       if (--sequence->state->num_unfinished == 0 && options.on_request_end) {

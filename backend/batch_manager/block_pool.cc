@@ -143,12 +143,12 @@ void BlockPool::make_empty_block() {
 }
 
 void BlockPool::evict(int32_t node) {
-  for (int32_t leaf = tree_.last_leaf(node);; leaf = tree_.last_leaf(leaf)) {
-    const int32_t dropped = leaf;
-    leaf = tree_.parent(leaf);
-    if (!is_in_use(blocks_[dropped])) ++num_evicted_;
-    drop(dropped);
-    if (dropped == node) return;
+  const int32_t end = tree_.parent(node);
+  for (int32_t next = node; next != end;) {
+    const int32_t leaf = tree_.last_leaf(next);
+    next = tree_.parent(leaf);
+    if (!is_in_use(blocks_[leaf])) ++num_evicted_;
+    drop(leaf);
   }
 }
 

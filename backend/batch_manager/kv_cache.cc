@@ -144,8 +144,9 @@ std::optional<Admission> KvCache::admit(BlockList& list, const PrefixKey& key, i
     if (pool_.is_on_host(block)) block = pool_.onboard(block);
     admission.copies_from_host |= pool_.is_arriving(block);
   }
-  reserve(list, num_missing - num_copied);
-  list.num_guaranteed = num_held + num_missing;
+  list.num_guaranteed = num_blocks;
+  list.num_reserved = num_missing - num_copied;
+  num_reserved_ += list.num_reserved;
   return admission;
 }
 
@@ -175,14 +176,10 @@ bool KvCache::fork(const BlockList& parent, int32_t num_tokens, BlockList& list,
     for (int32_t i = list.num_committed; i < parent.num_committed; ++i) node = tree_.parent(node);
     list.position = tree_.position(node);
   }
-  reserve(list, num_missing - num_copied);
-  list.num_guaranteed = num_held + num_missing;
+  list.num_guaranteed = num_blocks;
+  list.num_reserved = num_missing - num_copied;
+  num_reserved_ += list.num_reserved;
   return true;
-}
-
-void KvCache::reserve(BlockList& list, int32_t num_blocks) {
-  list.num_reserved += num_blocks;
-  num_reserved_ += num_blocks;
 }
 
 bool KvCache::extend(BlockList& list, int64_t num_tokens) {
@@ -198,6 +195,18 @@ bool KvCache::extend(BlockList& list, int64_t num_tokens) {
   }
   num_new_ += num_missing;
   return true;
+}
+
+int32_t KvCache::held_blocks(const BlockList& list) const {
+  const int32_t num_blocks = static_cast<int32_t>(list.block_ids.size());
+  return num_blocks - num_left_behind(num_blocks, list.window_begin);
+}
+
+void KvCache::lower_guarantee(BlockList& list, int32_t num_blocks) {
+  list.num_guaranteed = std::min(list.num_guaranteed, num_blocks);
+  const int32_t excess = std::clamp(held_blocks(list) + list.num_reserved - list.num_guaranteed, 0, list.num_reserved);
+  list.num_reserved -= excess;
+  num_reserved_ -= excess;
 }
 
 int32_t KvCache::keep(int32_t parent, const PrefixKey& tokens, int32_t block) {
@@ -239,13 +248,15 @@ void KvCache::commit(BlockList& list, const PrefixKey& key) {
 }
 
 void KvCache::leave_behind(BlockList& list, int64_t num_tokens) {
-  for (const int32_t end = window_begin(num_tokens); list.window_begin < end; ++list.window_begin) {
-    int32_t& block = list.block_ids[list.window_begin];
-    pool_.release(block);
-    block = kFreedBlock;
-    const int32_t num_held = static_cast<int32_t>(list.block_ids.size()) -
-                             num_left_behind(static_cast<int32_t>(list.block_ids.size()), list.window_begin + 1);
-    if (num_held + list.num_reserved < list.num_guaranteed) reserve(list, 1);
+  const int32_t end = window_begin(num_tokens);
+  if (list.window_begin >= end) return;
+  for (; list.window_begin < end; ++list.window_begin) {
+    pool_.release(std::exchange(list.block_ids[list.window_begin], kFreedBlock));
+  }
+  const int32_t num_owed = list.num_guaranteed - held_blocks(list) - list.num_reserved;
+  if (num_owed > 0) {
+    list.num_reserved += num_owed;
+    num_reserved_ += num_owed;
   }
 }
 

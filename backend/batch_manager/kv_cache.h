@@ -55,7 +55,8 @@ class KvCache {
   int32_t peak_blocks(int64_t num_tokens, int32_t max_chunk) const;
 
   // Starts an empty list with the longest cached prefix of key.tokens, and reserves what is missing to `num_blocks` in
-  // all (peak_blocks of its whole length under kGuaranteedNoEvict). nullopt, and nothing changes, if the blocks that
+  // all (peak_blocks of its whole length under kGuaranteedNoEvict). Until its release, the list may then hold so many
+  // at once: blocks that the window leaves behind are reserved anew. nullopt, and nothing changes, if the blocks that
   // are not yet promised to others do not suffice. Without reuse (options, or `reuse` false) the prefix is empty. A
   // partly equal block is copied, so that num_cached may end inside a block.
   std::optional<Admission> admit(BlockList& list, const PrefixKey& key, int32_t num_blocks, bool reuse);
@@ -69,6 +70,10 @@ class KvCache {
   // Appends blocks until the list holds `num_tokens` tokens. Never false within a reservation; otherwise false, and
   // nothing changes, when all blocks are in use or promised.
   bool extend(BlockList& list, int64_t num_tokens);
+
+  // From now on, the list needs at most `num_blocks` at once: what is reserved beyond is there for others. (After the
+  // context phase, the chunks of a windowed sequence are short.)
+  void lower_guarantee(BlockList& list, int32_t num_blocks);
 
   // key.tokens (without tokens whose keys and values are not computed yet) are in the list's blocks now: others may
   // share its full blocks, and blocks that the window has left behind are freed.
@@ -100,7 +105,7 @@ class KvCache {
   bool attach(BlockList& list) const;
   void keep_full_blocks(BlockList& list, const PrefixKey& key);
   void leave_behind(BlockList& list, int64_t num_tokens);
-  void reserve(BlockList& list, int32_t num_blocks);
+  int32_t held_blocks(const BlockList& list) const;
 
   const KvCacheOptions options_;
   const int32_t num_sink_blocks_;

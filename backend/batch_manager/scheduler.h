@@ -47,8 +47,9 @@ class Scheduler {
     for (const int32_t beam : move_beams(sequence, choices)) configure(sequence.beams[beam].slot, beam);
   }
 
-  // Removes the sequences for which is_finished() holds and frees their slots and blocks.
-  const std::vector<std::unique_ptr<Sequence>>& take_finished();
+  // Removes the sequences for which is_finished() holds and frees their slots and blocks. Valid until the
+  // next call; the caller empties it, so that no callback lives longer than its request.
+  std::vector<std::unique_ptr<Sequence>>& take_finished();
 
   template <class Visit>
   void for_each(Visit visit) {

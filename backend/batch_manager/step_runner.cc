@@ -183,7 +183,7 @@ void StepRunner::take_candidates(Sequence& sequence, std::span<const SampledToke
   note_token(*sequence.state);
   const auto choices = search.advance(candidates);
   if (search.is_finished()) {
-    sequence.finish_reason = FinishReason::kLength;  // each beam has its own
+    sequence.finish_reason = FinishReason::kLength;  // or another one: each beam has its own
     return;
   }
   scheduler_.reorder_beams(sequence, choices, [&](int32_t slot, int32_t beam) {
