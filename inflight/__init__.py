@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     # LLM loads the native module: only those who use it pay for that, not the Triton Python models.
-    if name in ("LLM", "SamplingParams"):
+    if name in ("LLM", "SamplingParams", "BeamSearchParams", "StructuredOutputsParams"):
         from inflight import llm
 
         return getattr(llm, name)

@@ -30,6 +30,12 @@ def require_integers(name: str, values: Any) -> None:
         _fail(name, values, "a list of integers")
 
 
+def require_text(name: str, value: Any, expected: str = "a str") -> None:
+    if not isinstance(value, str):
+        _fail(name, value, expected)
+    require_unicode(name, value)
+
+
 def require_texts(name: str, values: Any) -> None:
     if not is_list(values) or not all(isinstance(value, str) for value in values):
         _fail(name, values, "a list of strings")

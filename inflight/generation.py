@@ -1,21 +1,25 @@
 """What a request has generated so far: token ids, text, and why it ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from inflight.sampling_params import SamplingParams
 from inflight.stop_strings import StopStringFilter
 from inflight.text import TextStream, Tokenizer
 
-_FINISH_REASONS = {"end_id": "stop", "stop_words": "stop", "length": "length", "cancelled": "abort"}
+FINISH_REASONS = {"end_id": "stop", "stop_words": "stop", "length": "length", "cancelled": "abort"}
 
 
 @dataclass
 class CompletionOutput:
     """One generated sequence, or, in a stream, what it has gained.
 
-    token_ids: without the end id that ended it. logprobs: of each of token_ids, when asked for.
-    cumulative_logprob: over all tokens generated up to here. finish_reason: None while it runs, "stop" (an end id
-    or a stop string), "length" or "abort". stop_reason: the stop string.
+    index: which of SamplingParams.n. token_ids: without the end id that ended it. logprobs: of each of token_ids, when
+    asked for. cumulative_logprob: over all tokens generated up to here. finish_reason: None while it runs, "stop" (an
+    end id or a stop string), "length" or "abort". stop_reason: the stop string. generation_logits: float32
+    [len(token_ids), vocab_size], when asked for.
     """
 
     index: int = 0
@@ -25,21 +29,74 @@ class CompletionOutput:
     cumulative_logprob: float | None = None
     finish_reason: str | None = None
     stop_reason: str | None = None
+    generation_logits: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
 class RequestOutput:
+    """A prompt and what came of it. prompt: None when it was token ids. context_logits: float32
+    [len(prompt_token_ids), vocab_size], when asked for."""
+
     request_id: int
-    prompt: str | None  # None when the prompt was token ids
+    prompt: str | None
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool
+    context_logits: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 class Generation:
-    """Turns the responses of one request into pieces of its output."""
+    """Turns the responses of one request into pieces of its sequences.
+
+    A stop string ends its own sequence; the batch manager, which knows nothing of it, goes on with that one too until
+    the request is cancelled, and it can be as soon as all are `finished`.
+    """
 
     def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams):
+        self._sequences = [_Sequence(index, tokenizer, sampling) for index in range(sampling.n)]
+        self.context_logits: np.ndarray | None = None
+
+    @property
+    def finished(self) -> bool:
+        return all(sequence.finished for sequence in self._sequences)
+
+    def push(self, response) -> CompletionOutput | None:
+        """What `response` (inflight._native.Response) adds to its sequence; None if that one is finished already."""
+        if response.context_logits is not None:
+            self.context_logits = response.context_logits
+        sequence = self._sequences[response.sequence_index]
+        return None if sequence.finished else sequence.push(response)
+
+
+class GenerationCollector:
+    """The whole sequences of one request, from its responses."""
+
+    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams):
+        self._generation = Generation(tokenizer, sampling)
+        self._pieces: list[list[CompletionOutput]] = [[] for _ in range(sampling.n)]
+
+    @property
+    def finished(self) -> bool:
+        return self._generation.finished
+
+    @property
+    def context_logits(self) -> np.ndarray | None:
+        return self._generation.context_logits
+
+    def push(self, response) -> None:
+        """Takes one of the request's responses (inflight._native.Response)."""
+        piece = self._generation.push(response)
+        if piece is not None:
+            self._pieces[piece.index].append(piece)
+
+    def outputs(self) -> list[CompletionOutput]:
+        """Of a request that is finished, in the order of their indices."""
+        return [_join(pieces) for pieces in self._pieces]
+
+
+class _Sequence:
+    def __init__(self, index: int, tokenizer: Tokenizer, sampling: SamplingParams):
+        self._index = index
         self._sampling = sampling
         self._text = TextStream(tokenizer.detokenizer(sampling.skip_special_tokens))
         self._stop_filter = StopStringFilter(sampling.stop_strings)
@@ -48,10 +105,7 @@ class Generation:
         self.finished = False
 
     def push(self, response) -> CompletionOutput:
-        """What `response` (inflight._native.Response) adds. A response after a stop string was met adds nothing."""
-        piece = CompletionOutput(logprobs=None if self._sampling.logprobs is None else [])
-        if self.finished:
-            return piece
+        piece = CompletionOutput(self._index, logprobs=None if self._sampling.logprobs is None else [])
         # One token at a time: where a stop string ends must not depend on how tokens are joined in responses.
         for position, token in enumerate(response.tokens):
             piece.token_ids.append(token)
@@ -62,14 +116,16 @@ class Generation:
             piece.text += self._filter(self._text.push([token]))
             if self._stop_filter.matched is not None:
                 break
-        if response.is_final and self._stop_filter.matched is None:
+        if response.is_sequence_final and self._stop_filter.matched is None:
             piece.text += self._filter(self._text.push([], finished=True), finished=True)
         if piece.logprobs is not None:
             piece.cumulative_logprob = self._cumulative_logprob
+        if response.generation_logits is not None:
+            piece.generation_logits = response.generation_logits[: len(piece.token_ids)]
         if self._stop_filter.matched is not None:
             piece.finish_reason, piece.stop_reason = "stop", self._stop_filter.matched
-        elif response.is_final:
-            piece.finish_reason = _FINISH_REASONS[response.finish_reason]
+        elif response.is_sequence_final:
+            piece.finish_reason = FINISH_REASONS[response.finish_reason]
         self.finished = piece.finish_reason is not None
         return piece
 
@@ -79,14 +135,17 @@ class Generation:
         return self._stop_filter.push(text, finished)
 
 
-def join(pieces: list[CompletionOutput]) -> CompletionOutput:
+def _join(pieces: Sequence[CompletionOutput]) -> CompletionOutput:
     """The whole of a sequence from the pieces of its stream, in order."""
     last = pieces[-1]
+    logits = [piece.generation_logits for piece in pieces if piece.generation_logits is not None]
     return CompletionOutput(
+        index=last.index,
         text="".join(piece.text for piece in pieces),
         token_ids=[token for piece in pieces for token in piece.token_ids],
         logprobs=None if last.logprobs is None else [value for piece in pieces for value in piece.logprobs],
         cumulative_logprob=last.cumulative_logprob,
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
+        generation_logits=np.concatenate(logits) if logits else None,
     )

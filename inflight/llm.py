@@ -10,38 +10,59 @@ For example:
 import asyncio
 import os
 import queue
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from inflight import _native
-from inflight.argument_types import is_integer, is_list, require_integer, require_unicode
+from inflight.argument_types import is_list
+from inflight.beam_search import BeamSearchCollector, BeamSearchOutput, BeamSearchParams, BeamSearchSequence
 from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
-from inflight.generation import CompletionOutput, Generation, RequestOutput, join
+from inflight.generation import CompletionOutput, Generation, GenerationCollector, RequestOutput
+from inflight.prompts import (
+    Messages,
+    Prompt,
+    PromptLike,
+    encode_prompt,
+    is_conversation,
+    list_conversations,
+    list_prompts,
+)
 from inflight.sampling_params import SamplingParams
+from inflight.serving_options import ServingOptions
+from inflight.structured_outputs import GuidedDecodingParams, StructuredOutputsParams
 from inflight.text import Tokenizer
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams"]
+__all__ = [
+    "LLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
+    "CompletionOutput",
+    "GuidedDecodingParams",
+    "RequestOutput",
+    "SamplingParams",
+    "StructuredOutputsParams",
+]
 
-Prompt = str | Sequence[int]
-Messages = Sequence[Mapping]
+Params = SamplingParams | BeamSearchParams
+Collector = GenerationCollector | BeamSearchCollector
+_DEFAULT_PRIORITY = 0.5
+_OF_EACH_PROMPT = {"sampling": (SamplingParams, "SamplingParams"), "priority": (Real, "a number")}
 
 
 @dataclass
 class _Request:
-    """A submitted request."""
+    """A submitted request, and what becomes of it."""
 
     id: int
     prompt: Prompt
-    input_ids: list[int]
-    generation: Generation
-
-    def output(self, completion: CompletionOutput) -> RequestOutput:
-        prompt = self.prompt if isinstance(self.prompt, str) else None
-        return RequestOutput(self.id, prompt, self.input_ids, [completion], self.generation.finished)
+    collector: Collector
 
 
 class LLM:
@@ -49,73 +70,89 @@ class LLM:
 
     path: a model (Hugging Face directory or GGUF file), which is converted and built into `cache_dir` the first
     time; a checkpoint, which is built there; or an engine. cache_dir: by default `inflight` in XDG_CACHE_HOME or
-    ~/.cache. num_threads: 0 is the CPUs that this process may use. build_options: fields of
-    inflight.engine.config.BuildOptions (max_batch_size, max_seq_len, dtype …); an engine takes none.
+    ~/.cache. options: fields of inflight.serving_options.ServingOptions (enable_prefix_caching, scheduler_policy,
+    speculative_config …) and, unless `path` is an engine, of inflight.engine.config.BuildOptions (max_batch_size,
+    max_seq_len, dtype …).
 
     Methods may be called from several threads; their requests share one batch. Raises InflightError.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        num_threads: int = 0,
-        cache_dir: str | Path | None = None,
-        progress: bool = True,
-        **build_options,
-    ):
+    def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None, progress: bool = True, **options):
         if not isinstance(path, (str, os.PathLike)):
             raise InflightError(f"path is {path!r}; it must be a str or a Path")
-        require_integer("num_threads", num_threads)
-        self.engine_dir = engine_directory(Path(path), cache_dir, progress, **build_options)
-        self.tokenizer = Tokenizer(self.engine_dir / "tokenizer")
-        self._manager = _native.BatchManager(self.engine_dir, num_threads=num_threads)
+        serving_names = [field.name for field in fields(ServingOptions)]
+        serving = ServingOptions(**{name: options.pop(name) for name in serving_names if name in options})
+        self.engine_dir = engine_directory(Path(path), cache_dir, progress, **options)
+        tokenizer_dir = self.engine_dir / "tokenizer"
+        self.tokenizer = Tokenizer(tokenizer_dir)
+        self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir))
         self._info = self._manager.info
         self._closed = False
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: PromptLike | Sequence[PromptLike],
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: float | Sequence[float] = _DEFAULT_PRIORITY,
         progress: bool = False,
     ) -> list[RequestOutput]:
         """Continues all prompts at once; outputs are in the order of the prompts.
 
-        prompts: a text, a list of token ids, or a list of these. sampling: one for all, or one for each prompt.
-        A prompt that cannot be served raises, and the others are cancelled.
+        prompts: a text, a list of token ids, {"prompt": text}, {"prompt_token_ids": ids}, or a list of these.
+        sampling: one for all, or one for each prompt. priority: 0 to 1, one for all, or one for each; a larger one is
+        scheduled earlier. A prompt that cannot be served raises, and the others are cancelled.
         """
-        if not isinstance(prompts, str) and not is_list(prompts):
-            raise InflightError(f"prompts is {prompts!r}; it must be a text, a list of token ids, or a list of these")
-        prompts = [prompts] if _is_prompt(prompts) else list(prompts)
-        return self._run(prompts, sampling, add_special_tokens=True, progress=progress)
+        return self._generate(list_prompts(prompts), sampling, priority, progress, add_special_tokens=True)
 
     def chat(
         self,
         messages: Messages | Sequence[Messages],
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: float | Sequence[float] = _DEFAULT_PRIORITY,
         progress: bool = False,
     ) -> list[RequestOutput]:
         """The assistant's answer to one conversation, [{"role": "user", "content": "…"}, …], or to each of several."""
-        conversations = [messages] if _is_conversation(messages) else messages
-        if not is_list(conversations) or not all(map(_is_conversation, conversations)):
-            raise InflightError(
-                f'messages is {messages!r}; it must be a list of {{"role": …, "content": …}}, or a list of such lists'
-            )
-        prompts = [self.tokenizer.chat_prompt(conversation) for conversation in conversations]
-        return self._run(prompts, sampling, add_special_tokens=False, progress=progress)
+        prompts = [self.tokenizer.chat_prompt(conversation) for conversation in list_conversations(messages)]
+        return self._generate(prompts, sampling, priority, progress, add_special_tokens=False)
+
+    def beam_search(
+        self, prompts: PromptLike | Sequence[PromptLike], params: BeamSearchParams, *, progress: bool = False
+    ) -> list[BeamSearchOutput]:
+        """The most likely continuations that a beam search finds of each prompt; prompts as for `generate`."""
+        if not isinstance(params, BeamSearchParams):
+            raise InflightError(f"params is {params!r}; it must be BeamSearchParams")
+        prompts = list_prompts(prompts)
+        requests = self._run(
+            prompts,
+            [params] * len(prompts),
+            [_DEFAULT_PRIORITY] * len(prompts),
+            lambda prompt, _: BeamSearchCollector(self.tokenizer, prompt.token_ids),
+            progress,
+            add_special_tokens=True,
+        )
+        return [request.collector.output for request in requests]
 
     async def stream(
-        self, prompt: Prompt | Messages, sampling: SamplingParams | None = None
+        self,
+        prompt: PromptLike | Messages,
+        sampling: SamplingParams | None = None,
+        *,
+        priority: float = _DEFAULT_PRIORITY,
     ) -> AsyncIterator[RequestOutput]:
-        """Yields what the output gains, as it comes; the texts join to exactly what `generate` returns.
+        """Yields what one of the prompt's sequences gains, as it comes: outputs[0], whose `index` says which one. The
+        texts of an index join to exactly what `generate` returns.
 
         prompt: a text, token ids, or a conversation's messages. A consumer that stops early, by `aclose` or by
         being cancelled, cancels the request.
         """
-        is_chat = _is_conversation(prompt)
+        self._require_open()
+        (sampling,) = _for_each([prompt], "sampling", SamplingParams() if sampling is None else sampling)
+        (priority,) = _for_each([prompt], "priority", priority)
+        is_chat = is_conversation(prompt)
         text = self.tokenizer.chat_prompt(prompt) if is_chat else prompt
+        encoded = encode_prompt(text, self.tokenizer, self._info.vocab_size, add_special_tokens=not is_chat)
         loop = asyncio.get_running_loop()
         responses: asyncio.Queue = asyncio.Queue()
 
@@ -125,17 +162,18 @@ class LLM:
             except RuntimeError:  # the event loop is closed: nobody reads on
                 self._cancel(request_id)
 
-        request = self._submit(text, sampling or SamplingParams(), deliver, True, add_special_tokens=not is_chat)
+        generation = Generation(self.tokenizer, sampling)
+        request_id = self._submit(encoded, sampling, priority, deliver, streaming=True)
         try:
-            while not request.generation.finished:
+            while not generation.finished:
                 response = await responses.get()
                 if response.error is not None:
                     raise response.error
-                completion = request.generation.push(response)
-                if completion.text or completion.token_ids or request.generation.finished:
-                    yield request.output(completion)
+                piece = generation.push(response)
+                if piece is not None and (piece.text or piece.token_ids or piece.finish_reason):
+                    yield _output(request_id, encoded, [piece], generation)
         finally:
-            self._cancel(request.id)
+            self._cancel(request_id)
 
     def statistics(self) -> dict:
         """Requests, KV-cache blocks and tokens since the start: see inflight._native.BatchManager.statistics."""
@@ -158,95 +196,89 @@ class LLM:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    def _generate(
+        self,
+        prompts: list[PromptLike],
+        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        priority: float | Sequence[float],
+        progress: bool,
+        add_special_tokens: bool,
+    ) -> list[RequestOutput]:
+        requests = self._run(
+            prompts,
+            _for_each(prompts, "sampling", SamplingParams() if sampling is None else sampling),
+            _for_each(prompts, "priority", priority),
+            lambda _, params: GenerationCollector(self.tokenizer, params),
+            progress,
+            add_special_tokens,
+        )
+        return [
+            _output(request.id, request.prompt, request.collector.outputs(), request.collector) for request in requests
+        ]
+
     def _run(
         self,
-        prompts: list[Prompt],
-        sampling: SamplingParams | Sequence[SamplingParams] | None,
-        add_special_tokens: bool,
+        prompts: list[PromptLike],
+        params: list[Params],
+        priorities: list[float],
+        new_collector: Callable[[Prompt, Params], Collector],
         progress: bool,
-    ) -> list[RequestOutput]:
+        add_special_tokens: bool,
+    ) -> list[_Request]:
+        """Serves all prompts to their ends."""
         self._require_open()
-        one_for_all = sampling is None or isinstance(sampling, SamplingParams)
-        if not one_for_all and not (is_list(sampling) and all(isinstance(one, SamplingParams) for one in sampling)):
-            raise InflightError(f"sampling is {sampling!r}; it must be SamplingParams or a list of one for each prompt")
-        each_sampling = [sampling or SamplingParams()] * len(prompts) if one_for_all else list(sampling)
-        if len(each_sampling) != len(prompts):
-            raise InflightError(f"there are {len(prompts)} prompts and {len(each_sampling)} sampling parameters")
-
         responses: queue.SimpleQueue = queue.SimpleQueue()
         requests: dict[int, _Request] = {}
-        pieces: dict[int, list[CompletionOutput]] = {}
         try:
-            for index, (prompt, params) in enumerate(zip(prompts, each_sampling, strict=True)):
-                streaming = bool(params.stop_strings)  # a stop string ends the request as soon as it is there
+            for index, (prompt, each_params, priority) in enumerate(zip(prompts, params, priorities, strict=True)):
                 try:
-                    request = self._submit(
-                        prompt, params, lambda *response: responses.put(response), streaming, add_special_tokens
+                    encoded = encode_prompt(prompt, self.tokenizer, self._info.vocab_size, add_special_tokens)
+                    # A stop string ends the request as soon as it is there.
+                    streaming = isinstance(each_params, SamplingParams) and bool(each_params.stop_strings)
+                    request_id = self._submit(
+                        encoded, each_params, priority, lambda *response: responses.put(response), streaming
                     )
                 except InflightError as error:
                     if len(prompts) == 1:
                         raise
                     raise InflightError(f"prompt {index}: {error}", error.code) from None
-                requests[request.id], pieces[request.id] = request, []
+                requests[request_id] = _Request(request_id, encoded, new_collector(encoded, each_params))
 
             unfinished = len(requests)
             with tqdm(total=unfinished, unit=" prompts", disable=not progress) as bar:
                 while unfinished:
                     request_id, response = responses.get()
-                    generation = requests[request_id].generation
-                    if generation.finished:
+                    collector = requests[request_id].collector
+                    if collector.finished:
                         continue
                     if response.error is not None:
                         raise response.error
-                    pieces[request_id].append(generation.push(response))
-                    if generation.finished:
+                    collector.push(response)
+                    if collector.finished:
                         self._cancel(request_id)
                         unfinished -= 1
                         bar.update()
         finally:
             for request in requests.values():
-                if not request.generation.finished:
+                if not request.collector.finished:
                     self._cancel(request.id)
-        return [request.output(join(pieces[request.id])) for request in requests.values()]
+        return list(requests.values())
 
     def _submit(
         self,
         prompt: Prompt,
-        sampling: SamplingParams,
+        params: Params,
+        priority: float,
         callback: Callable[[int, _native.Response], None],
         streaming: bool,
-        add_special_tokens: bool,
-    ) -> _Request:
-        self._require_open()
-        if not isinstance(sampling, SamplingParams):
-            raise InflightError(f"sampling is {sampling!r}; it must be SamplingParams")
-        if isinstance(prompt, str):
-            require_unicode("prompt", prompt)
-            input_ids = self.tokenizer.encode(prompt, add_special_tokens)
-        else:
-            input_ids = self._checked_ids(prompt)
-        max_tokens = sampling.max_tokens
+    ) -> int:
+        max_tokens = params.max_tokens
         if max_tokens is None:
-            max_tokens = max(self.max_seq_len - len(input_ids), 1)
-        request_id = self._manager.submit(
-            input_ids,
-            max_tokens,
-            callback,
-            streaming=streaming,
-            **sampling.native_options(self.tokenizer, self._info.end_ids),
+            max_tokens = max(self.max_seq_len - len(prompt.token_ids), 1)
+        options = params.native_options(self.tokenizer, self._info)
+        return self._manager.submit(
+            prompt.token_ids, max_tokens, callback, streaming=streaming, priority=priority, **options
         )
-        return _Request(request_id, prompt, input_ids, Generation(self.tokenizer, sampling))
-
-    def _checked_ids(self, prompt: Sequence[int]) -> list[int]:
-        if not is_list(prompt):
-            raise InflightError(f"prompt is {prompt!r}; it must be a text or a list of token ids")
-        for position, token in enumerate(prompt):
-            if not is_integer(token) or not 0 <= token < self._info.vocab_size:
-                raise InflightError(
-                    f"input_ids holds {token!r} at position {position}; token ids of this model are 0 to "
-                    f"{self._info.vocab_size - 1}"
-                )
-        return [int(token) for token in prompt]
 
     def _require_open(self) -> None:
         if self._closed:
@@ -260,9 +292,18 @@ class LLM:
                 raise
 
 
-def _is_prompt(prompts: Prompt | Sequence[Prompt]) -> bool:
-    return isinstance(prompts, str) or (len(prompts) > 0 and is_integer(prompts[0]))
+def _output(
+    request_id: int, prompt: Prompt, outputs: list[CompletionOutput], source: Generation | GenerationCollector
+) -> RequestOutput:
+    return RequestOutput(request_id, prompt.text, prompt.token_ids, outputs, source.finished, source.context_logits)
 
 
-def _is_conversation(messages: Prompt | Messages | Sequence[Messages]) -> bool:
-    return is_list(messages) and len(messages) > 0 and all(isinstance(message, Mapping) for message in messages)
+def _for_each(prompts: list, name: str, value: Any) -> list:
+    """`value` for every prompt, or, if it is a list, its elements."""
+    expected_type, description = _OF_EACH_PROMPT[name]
+    if not all(isinstance(each, expected_type) for each in (value if is_list(value) else [value])):
+        raise InflightError(f"{name} is {value!r}; it must be {description} or a list of one for each prompt")
+    values = list(value) if is_list(value) else [value] * len(prompts)
+    if len(values) != len(prompts):
+        raise InflightError(f"there are {len(prompts)} prompts and {len(values)} values of {name}")
+    return values

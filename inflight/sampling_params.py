@@ -1,11 +1,22 @@
 """How a prompt is continued, in the names that vLLM's users know."""
 
+import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from inflight.argument_types import require_flag, require_integer, require_integers, require_number, require_texts
+import numpy as np
+
+from inflight.argument_types import (
+    is_integer,
+    require_flag,
+    require_integer,
+    require_integers,
+    require_number,
+    require_texts,
+)
 from inflight.errors import InflightError
+from inflight.structured_outputs import StructuredOutputsParams
 from inflight.text import Tokenizer
 
 
@@ -13,13 +24,18 @@ from inflight.text import Tokenizer
 class SamplingParams:
     """The order of operations is that of backend/engine/sampling_config.h; ranges are checked when a request starts.
 
-    temperature: 0 is greedy decoding. top_k: 0 or -1 is all tokens. max_tokens: None is as many as the engine holds.
-    min_tokens: no end id and no stop string before. seed: None is another one for every request. stop: strings that
-    end the text and are not part of it. stop_token_ids: end ids beside the model's own. bad_words: strings that are
-    never generated, at the start of a word or not. logprobs: 0 returns the log-probability of each chosen token.
-    ignore_eos: the model's own end ids do not end the generation.
+    n: sequences for each prompt, with seeds seed, seed + 1 … temperature: 0 is greedy decoding. top_k: 0 or -1 is all
+    tokens. max_tokens: None is as many as the engine holds. min_tokens: no end id and no stop string before. seed: None
+    is another one for every request. stop: strings that end the text and are not part of it. stop_token_ids: end ids
+    beside the model's own. bad_words: strings that are never generated, at the start of a word or not. logit_bias: of
+    token ids, added to their logits. logprobs: 0 returns the log-probability of each chosen token. ignore_eos: the
+    model's own end ids do not end the generation.
+    structured_outputs: what the text must look like; guided_decoding is its name in older programs.
+    return_context_logits, return_generation_logits: the model's raw logits at every token of the prompt, which is then
+    never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a token.
     """
 
+    n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -32,12 +48,19 @@ class SamplingParams:
     stop: str | Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
     bad_words: Sequence[str] = ()
+    logit_bias: Mapping[int, float] | None = None
     logprobs: int | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None
+    return_context_logits: bool = False
+    return_generation_logits: bool = False
 
     def __post_init__(self):
         self._check_types()
+        if not 1 <= self.n < 2**31:
+            raise InflightError(f"n is {self.n}; it must be at least 1")
         if not 0 < self.top_p <= 1:
             raise InflightError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.top_k < -1:
@@ -55,28 +78,53 @@ class SamplingParams:
             raise InflightError(f"logprobs is {self.logprobs}; there is 0, the chosen token's alone, and None")
         if "" in self.stop_strings or "" in self.bad_words:
             raise InflightError("stop and bad_words must not hold an empty string; leave it out")
+        if self.structured_outputs is not None and self.guided_decoding is not None:
+            raise InflightError(
+                "structured_outputs and guided_decoding are two names of one option; give the first alone"
+            )
 
     def _check_types(self) -> None:
         for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
             require_number(name, getattr(self, name))
-        for name in ("top_k", "min_tokens"):
+        for name in ("n", "top_k", "min_tokens"):
             require_integer(name, getattr(self, name))
         for name in ("max_tokens", "seed", "logprobs"):
             require_integer(name, getattr(self, name), optional=True)
-        for name in ("ignore_eos", "skip_special_tokens"):
+        for name in ("ignore_eos", "skip_special_tokens", "return_context_logits", "return_generation_logits"):
             require_flag(name, getattr(self, name))
         require_integers("stop_token_ids", self.stop_token_ids)
         require_texts("stop", [self.stop] if isinstance(self.stop, str) else self.stop)
         require_texts("bad_words", self.bad_words)
+        if self.logit_bias is not None:
+            self._check_logit_bias()
+        for name in ("structured_outputs", "guided_decoding"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, StructuredOutputsParams):
+                raise InflightError(f"{name} is {value!r}; it must be StructuredOutputsParams")
+
+    def _check_logit_bias(self) -> None:
+        if not isinstance(self.logit_bias, Mapping):
+            raise InflightError(f"logit_bias is {self.logit_bias!r}; it must be a dict of token ids to numbers")
+        for token, bias in self.logit_bias.items():
+            if not is_integer(token):
+                raise InflightError(f"logit_bias has the key {token!r}; it must be a token id, an integer")
+            require_number(f"logit_bias of token {token}", bias)
+            if not math.isfinite(bias):
+                raise InflightError(f"logit_bias of token {token} is {bias}; it must be finite")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
-    def native_options(self, tokenizer: Tokenizer, model_end_ids: Sequence[int]) -> dict:
-        """The keyword arguments of inflight._native.BatchManager.submit that say how to sample."""
-        end_ids = [*self.stop_token_ids] if self.ignore_eos else [*model_end_ids, *self.stop_token_ids]
+    def native_options(self, tokenizer: Tokenizer, info) -> dict:
+        """The keyword arguments of inflight._native.BatchManager.submit that say how to sample.
+
+        info: inflight._native.EngineInfo.
+        """
+        end_ids = [*self.stop_token_ids] if self.ignore_eos else [*info.end_ids, *self.stop_token_ids]
+        structure = self.structured_outputs or self.guided_decoding
         return {
+            "num_return_sequences": self.n,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": max(self.top_k, 0),
@@ -87,8 +135,24 @@ class SamplingParams:
             "min_length": self.min_tokens,
             "end_ids": end_ids or [-1],
             "bad_words": [ids for word in self.bad_words for ids in _spellings(word, tokenizer)],
+            "embedding_bias": self._embedding_bias(info.vocab_size),
             "return_log_probs": self.logprobs is not None,
+            "guided_decoding": None if structure is None else structure.native_guide,
+            "return_context_logits": self.return_context_logits,
+            "return_generation_logits": self.return_generation_logits,
         }
+
+    def _embedding_bias(self, vocab_size: int) -> np.ndarray | None:
+        if not self.logit_bias:
+            return None
+        bias = np.zeros(vocab_size, np.float32)
+        for token, value in self.logit_bias.items():
+            if not 0 <= token < vocab_size:
+                raise InflightError(
+                    f"logit_bias holds token {token}; token ids of this model are 0 to {vocab_size - 1}"
+                )
+            bias[token] = value
+        return bias
 
 
 def _spellings(word: str, tokenizer: Tokenizer) -> list[list[int]]:

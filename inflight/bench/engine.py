@@ -13,17 +13,13 @@ Each figure is the median of --repeats runs.
 import argparse
 import json
 import random
-import threading
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from inflight import _native
 from inflight.bench.report import print_table, write_json
+from inflight.bench.timeline import Timeline, run_together
 from inflight.errors import InflightError
-
-_TIMEOUT_SECONDS = 600.0  # of one run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,47 +83,6 @@ def _measure(manager, prompts: list[list[int]], output: int, repeats: int) -> di
     return {"batch": batch, **medians, "step_ms": step_ms, "runs": runs}
 
 
-@dataclass
-class Timeline:
-    """When tokens arrived: for each request, (seconds since the start, tokens of this response)."""
-
-    arrivals: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
-
-    @property
-    def total_seconds(self) -> float:
-        return max(responses[-1][0] for responses in self.arrivals.values())
-
-    def generation_rate(self) -> float:
-        """Tokens per second while every request generates."""
-        begin = max(responses[0][0] for responses in self.arrivals.values())
-        end = min(responses[-1][0] for responses in self.arrivals.values())
-        if end <= begin:
-            raise InflightError("the requests never generated all at once: raise --output or lower --batch")
-        tokens = sum(
-            count for responses in self.arrivals.values() for seconds, count in responses if begin < seconds <= end
-        )
-        return tokens / (end - begin)
-
-
 def _run(manager, prompts: list[list[int]], output: int) -> Timeline:
-    timeline = Timeline()
-    errors: list[Exception] = []
-    finished = threading.Semaphore(0)
-
-    def deliver(request_id: int, response) -> None:
-        timeline.arrivals.setdefault(request_id, []).append((time.perf_counter() - start, len(response.tokens)))
-        if response.error is not None:
-            errors.append(response.error)
-        if response.is_final:
-            finished.release()
-
-    start = time.perf_counter()
-    for prompt in prompts:
-        manager.submit(prompt, output, deliver, streaming=True, end_ids=[-1])
-    deadline = start + _TIMEOUT_SECONDS
-    for _ in prompts:
-        if not finished.acquire(timeout=max(deadline - time.perf_counter(), 0.0)):
-            raise InflightError(f"{len(prompts)} requests did not finish within {_TIMEOUT_SECONDS:.0f} s")
-    if errors:
-        raise errors[0]
-    return timeline
+    request = {"max_new_tokens": output, "streaming": True, "end_ids": [-1]}
+    return run_together(manager, [{"input_ids": prompt, **request} for prompt in prompts])

@@ -57,7 +57,7 @@ def test_every_prompt_may_have_its_own_sampling(llm):
     sampling = [SamplingParams(temperature=0, max_tokens=length, ignore_eos=True) for length in (3, 7)]
     outputs = llm.generate(["a", "b"], sampling)
     assert [len(output.outputs[0].token_ids) for output in outputs] == [3, 7]
-    with pytest.raises(InflightError, match="3 prompts and 2 sampling"):
+    with pytest.raises(InflightError, match="3 prompts and 2 values of sampling"):
         llm.generate(["a", "b", "c"], sampling)
 
 
@@ -221,6 +221,11 @@ def test_sampling_that_makes_no_sense_is_refused(sampling, message):
         (lambda llm: llm.chat(5), "messages is 5; it must be a list of"),
         (lambda llm: llm.chat([{"role": "user", "content": "a"}, 5]), "messages is "),
         (lambda llm: asyncio.run(read(llm.stream(5))), "prompt is 5"),
+        (lambda llm: asyncio.run(read(llm.stream("a", [SamplingParams()] * 2))), "1 prompts and 2 values of sampling"),
+        (lambda llm: llm.generate({"text": "a"}), "prompt is {'text': 'a'}; a dict must be"),
+        (lambda llm: llm.generate("a", priority="high"), "priority is 'high'; it must be a number"),
+        (lambda llm: llm.generate(["a", "b"], priority=[1]), "2 prompts and 1 values of priority"),
+        (lambda llm: llm.beam_search("a", SamplingParams()), "params is SamplingParams.*; it must be BeamSearchParams"),
         (lambda llm: asyncio.run(read(llm.stream("a", {"max_tokens": 5}))), "sampling is {'max_tokens': 5}"),
         (lambda llm: LLM(5), "path is 5; it must be a str or a Path"),
         (lambda llm: LLM(llm.engine_dir, num_threads="all"), "num_threads is 'all'; it must be an integer"),
@@ -243,13 +248,15 @@ def test_a_closed_llm_says_so(engine_dir):
     llm.close()
 
 
-def test_closing_ends_a_stream_with_an_error(engine_dir):
+def test_closing_ends_streams_with_an_error(engine_dir):
     llm = LLM(engine_dir, num_threads=1)
 
     async def close_in_the_middle():
-        async for _ in llm.stream("a", SamplingParams(max_tokens=200, ignore_eos=True)):
-            llm.close()
+        sampling = SamplingParams(max_tokens=200, ignore_eos=True)
+        streams = [asyncio.create_task(read(llm.stream("a", sampling))) for _ in range(40)]  # five times its batch
+        await asyncio.sleep(0)  # they are submitted
+        llm.close()
+        return await asyncio.gather(*streams, return_exceptions=True)
 
-    with pytest.raises(InflightError) as caught:
-        asyncio.run(close_in_the_middle())
-    assert caught.value.code == "unavailable"
+    results = asyncio.run(close_in_the_middle())
+    assert isinstance(results[-1], InflightError) and results[-1].code == "unavailable"
