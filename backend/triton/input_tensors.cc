@@ -28,7 +28,7 @@ std::string InputTensor::description() const {
   return text + "]";
 }
 
-size_t InputTensor::num_elements(size_t element_size) const {
+size_t InputTensor::num_elements() const {
   constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
   int64_t count = 1;
   for (const int64_t dimension : shape) {
@@ -37,7 +37,12 @@ size_t InputTensor::num_elements(size_t element_size) const {
       throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", which is not a possible size");
     }
   }
-  if (static_cast<size_t>(count) * element_size != data.size()) {
+  return count;
+}
+
+size_t InputTensor::num_elements(size_t element_size) const {
+  const size_t count = num_elements();
+  if (count * element_size != data.size()) {
     throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", ", count * element_size, " bytes, but ",
                 data.size(), " bytes arrived");
   }
@@ -55,6 +60,26 @@ std::vector<bool> InputTensor::values<bool>() const {
   expect_datatype(TRITONSERVER_TYPE_BOOL);
   std::vector<bool> elements(num_elements(1));
   for (size_t i = 0; i < elements.size(); ++i) elements[i] = data[i] != std::byte{0};
+  return elements;
+}
+
+// Each string comes after its length, 4 bytes with the least significant first.
+template <>
+std::vector<std::string> InputTensor::values<std::string>() const {
+  expect_datatype(TRITONSERVER_TYPE_BYTES);
+  std::vector<std::string> elements;
+  std::span<const std::byte> rest = data;
+  for (size_t left = num_elements(); left > 0; --left) {
+    uint32_t length = 0;
+    const bool has_length = rest.size() >= sizeof(length);
+    if (has_length) std::memcpy(&length, rest.data(), sizeof(length));
+    if (!has_length || length > rest.size() - sizeof(length)) {
+      throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", but the ", data.size(),
+                  " bytes that arrived end within string ", elements.size());
+    }
+    elements.emplace_back(reinterpret_cast<const char*>(rest.data()) + sizeof(length), length);
+    rest = rest.subspan(sizeof(length) + length);
+  }
   return elements;
 }
 

@@ -24,6 +24,8 @@ template <>
 inline constexpr TRITONSERVER_DataType kDataType<uint64_t> = TRITONSERVER_TYPE_UINT64;
 template <>
 inline constexpr TRITONSERVER_DataType kDataType<float> = TRITONSERVER_TYPE_FP32;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<_Float16> = TRITONSERVER_TYPE_FP16;
 
 // One input of a request: a view that lives as long as the request and its InputTensors.
 struct InputTensor {
@@ -36,6 +38,8 @@ struct InputTensor {
   std::string description() const;
   // The product of the shape. Throws kInvalidArgument unless it is what `data` holds.
   size_t num_elements(size_t element_size) const;
+  // The same without a look at `data`.
+  size_t num_elements() const;
   // Throws kInvalidArgument unless the datatype is `expected`.
   void expect_datatype(TRITONSERVER_DataType expected) const;
 
@@ -52,6 +56,8 @@ struct InputTensor {
 
 template <>
 std::vector<bool> InputTensor::values<bool>() const;
+template <>
+std::vector<std::string> InputTensor::values<std::string>() const;
 
 // The inputs of one request, by name.
 class InputTensors {

@@ -13,7 +13,12 @@ namespace inflight::triton {
 namespace {
 
 std::unique_ptr<Engine> load_checked_engine(const ModelConfig& config) {
-  auto engine = load_engine(config.engine_dir, config.engine);
+  std::unique_ptr<Engine> engine;
+  try {
+    engine = load_engine(config.engine_dir, config.engine);
+  } catch (const Error& error) {  // names a parameter, or something in the engine's files
+    throw_error(error.code(), config.file.string(), ": ", error.what());
+  }
   check_against_engine(config, engine->info());
   return engine;
 }
@@ -91,6 +96,14 @@ InstanceState::Outcome InstanceState::start(TRITONBACKEND_Request* triton_reques
   }
 }
 
+ResponseFormat InstanceState::response_format(const InferenceRequest& request) const {
+  return {.has_batch_dimension = config_.max_batch_size > 0,
+          .return_log_probs = request.sequences.front().sampling.return_log_probs,
+          .return_kv_cache_reuse_stats = request.return_kv_cache_reuse_stats,
+          .logits_datatype = config_.logits_datatype,
+          .vocab_size = batch_manager_.engine_info().vocab_size};
+}
+
 void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& factory) {
   const Request& first = request.sequences.front();
   const bool returns_prompt = !first.streaming && !request.exclude_input_in_output;
@@ -98,7 +111,7 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
   for (const Request& sequence : request.sequences) {
     prompts.push_back(returns_prompt ? sequence.input_ids : std::vector<int32_t>());
   }
-  ResponseWriter writer(request.outputs, config_.max_batch_size > 0, first.sampling.return_log_probs);
+  ResponseWriter writer(request.outputs, response_format(request));
   const auto pending = std::make_shared<PendingRequest>(std::move(factory), std::move(writer), std::move(prompts),
                                                         request.id, running_, late_ends_);
   if (pending->is_announced()) fetched_.add(pending);

@@ -32,6 +32,7 @@ class InstanceState {
 
   Outcome start(TRITONBACKEND_Request* request) noexcept;
   BatchManagerOptions batch_manager_options();
+  ResponseFormat response_format(const InferenceRequest& request) const;
   void submit(InferenceRequest request, ResponseFactoryHandle& factory);
   void fetch(uint64_t generation_id, const std::vector<std::string>& outputs, TRITONBACKEND_ResponseFactory* factory);
 

@@ -1,7 +1,6 @@
 #include "triton/model_config.h"
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -9,88 +8,13 @@
 #include "common/error.h"
 #include "common/logging.h"
 #include "triton/parameters.h"
+#include "triton/scheduling_parameters.h"
+#include "triton/unserved_parameters.h"
 
 namespace inflight::triton {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Parameters of TensorRT-LLM that this version serves only in one way: a value that asks for anything else is refused.
-struct FixedParameter {
-  const char* name;
-  std::vector<std::string> accepted;  // besides an absent one; compared in lower case
-};
-
-const FixedParameter kFixedParameters[] = {
-    {"gpt_model_type", {"inflight_fused_batching", "inflight_batching"}},
-    {"batch_scheduler_policy", {"guaranteed_no_evict"}},
-    {"max_beam_width", {"1"}},
-    {"sink_token_length", {"0"}},
-    {"kv_cache_host_memory_bytes", {"0"}},
-    {"enable_kv_cache_reuse", {"false", "0"}},
-    {"decoding_mode", {"top_k", "top_p", "top_k_top_p"}},
-    {"participant_ids", {"0"}},
-    {"encoder_model_path", {}},
-    {"encoder_input_features_data_type", {"type_fp16"}},
-    {"cross_kv_cache_fraction", {}},
-    {"medusa_choices", {}},
-    {"eagle_choices", {}},
-    {"lookahead_window_size", {}},
-    {"lookahead_ngram_size", {}},
-    {"lookahead_verification_set_size", {}},
-    {"guided_decoding_backend", {}},
-    {"speculative_decoding_fast_logits", {"false", "0"}},
-};
-
-// Parameters that change no result: they size GPU memory, choose GPU kernels, set reporting periods, or say how long
-// Triton gathers requests (never: a request that arrives joins the next step).
-const char* const kIgnoredParameters[] = {
-    "kv_cache_free_gpu_mem_fraction",
-    "kv_cache_onboard_blocks",
-    "gpu_device_ids",
-    "gpu_weights_percent",
-    "multi_block_mode",
-    "enable_context_fmha_fp32_acc",
-    "cuda_graph_mode",
-    "cuda_graph_cache_size",
-    "normalize_log_probs",
-    "request_stats_max_iterations",
-    "recv_poll_period_ms",
-    "enable_trt_overlap",
-    "lora_cache_optimal_adapter_size",
-    "lora_cache_max_adapter_size",
-    "lora_cache_gpu_memory_fraction",
-    "lora_cache_host_memory_bytes",
-    "max_queue_delay_microseconds",
-};
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
-std::string alternatives(const std::vector<std::string>& accepted) {
-  std::string text = "left empty";
-  for (const auto& value : accepted) text += concat(" or \"", value, "\"");
-  return text;
-}
-
-void check_fixed_parameters(const Parameters& parameters, const fs::path& file) {
-  for (const auto& [name, accepted] : kFixedParameters) {
-    const auto value = parameters.text(name);
-    if (!value || std::find(accepted.begin(), accepted.end(), lower_case(*value)) != accepted.end()) continue;
-    throw_error(ErrorCode::kUnsupported, file.string(), ": parameter ", name, " is \"", *value,
-                "\", which this version does not support; it must be ", alternatives(accepted));
-  }
-}
-
-void log_ignored_parameters(const Parameters& parameters, const fs::path& file) {
-  std::string ignored;
-  for (const char* name : kIgnoredParameters) {
-    if (const auto value = parameters.text(name)) ignored += concat(ignored.empty() ? "" : ", ", name, "=", *value);
-  }
-  if (!ignored.empty()) log_info(file.string(), ": no effect on this engine: ", ignored);
-}
 
 fs::path engine_directory(const Parameters& parameters, const fs::path& file) {
   const char* name = parameters.raw("gpt_model_path").empty() ? "engine_dir" : "gpt_model_path";
@@ -117,23 +41,36 @@ std::vector<int32_t> attention_windows(const Parameters& parameters) {
   return windows;
 }
 
-template <class Number>
-std::optional<Number> non_negative(const Parameters& parameters, const std::string& name) {
-  const auto value = parameters.number<Number>(name);
-  if (value && *value < 0) parameters.refuse(name, "0 or more");
-  return value;
-}
-
 std::chrono::milliseconds period(const Parameters& parameters, const std::string& name,
                                  std::chrono::milliseconds otherwise) {
-  const auto value = parameters.number<int32_t>(name);
-  if (value && *value < 1) parameters.refuse(name, "1 or more");
-  return value ? std::chrono::milliseconds(*value) : otherwise;
+  return std::chrono::milliseconds(parameters.at_least<int64_t>(1, name).value_or(otherwise.count()));
+}
+
+// Where the model configuration gives no type, there is no output of it either.
+TRITONSERVER_DataType logits_datatype(const nlohmann::json& document, const fs::path& file) {
+  TRITONSERVER_DataType datatype = TRITONSERVER_TYPE_FP32;
+  for (const auto& output : document.value("output", nlohmann::json::array())) {
+    const std::string name = output.value("name", "");
+    if (name != "context_logits" && name != "generation_logits") continue;
+    const std::string type = output.value("data_type", "");
+    if (type != "TYPE_FP32" && type != "TYPE_FP16") {
+      throw_error(ErrorCode::kUnsupported, file.string(), ": output ", name, " has data_type ", type,
+                  "; logits_datatype must be TYPE_FP32 or TYPE_FP16");
+    }
+    datatype = type == "TYPE_FP32" ? TRITONSERVER_TYPE_FP32 : TRITONSERVER_TYPE_FP16;
+  }
+  return datatype;
+}
+
+// Beside the engine's config.json, if `inflight build` found one in the checkpoint.
+fs::path tokenizer_directory(const fs::path& engine_dir) {
+  const fs::path directory = engine_dir / "tokenizer";
+  return fs::is_directory(directory) ? directory : fs::path();
 }
 
 // Ours is a parameter; upstream's stands in the dynamic batcher's policy.
 int32_t queue_size(const nlohmann::json& document, const Parameters& parameters) {
-  if (const auto size = non_negative<int32_t>(parameters, "max_queue_size")) return *size;
+  if (const auto size = parameters.at_least(0, "max_queue_size")) return *size;
   const auto dynamic_batching = document.value("dynamic_batching", nlohmann::json::object());
   const auto policy = dynamic_batching.value("default_queue_policy", nlohmann::json::object());
   return policy.value("max_queue_size", 0);
@@ -164,8 +101,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   const auto document = nlohmann::json::parse(json);
   const Parameters parameters(document, file);
   check_instances(document, file);
-  check_fixed_parameters(parameters, file);
-  log_ignored_parameters(parameters, file);
+  refuse_unserved(parameters);
 
   ModelConfig config;
   config.file = file;
@@ -173,16 +109,27 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.max_batch_size = document.value("max_batch_size", 0);
   config.decoupled = document.value("model_transaction_policy", nlohmann::json::object()).value("decoupled", false);
   config.exclude_input_in_output = parameters.boolean("exclude_input_in_output").value_or(false);
+  config.max_beam_width = parameters.at_least(1, "max_beam_width");
+  config.logits_datatype = logits_datatype(document, file);
+  config.cancellation_check_period =
+      period(parameters, "cancellation_check_period_ms", config.cancellation_check_period);
   config.stats_check_period = period(parameters, "stats_check_period_ms", config.stats_check_period);
   config.iter_stats_max_iterations =
-      non_negative<int32_t>(parameters, "iter_stats_max_iterations").value_or(config.iter_stats_max_iterations);
-  config.cancellation_check_period = period(parameters, "cancellation_check_period_ms", config.cancellation_check_period);
-  config.max_attention_window_sizes = attention_windows(parameters);
+      parameters.at_least(0, "iter_stats_max_iterations").value_or(config.iter_stats_max_iterations);
+
   config.engine.max_tokens_in_kv_cache = parameters.number<int64_t>("max_tokens_in_paged_kv_cache");
+  config.engine.kv_cache_host_bytes = parameters.at_least<int64_t>(0, "kv_cache_host_memory_bytes").value_or(0);
+  config.engine.max_attention_windows = attention_windows(parameters);
+  config.engine.sink_tokens = parameters.at_least(0, "sink_token_length").value_or(0);
+
   config.batch_manager.max_queue_size = queue_size(document, parameters);
   config.batch_manager.enable_chunked_context = parameters.boolean("enable_chunked_context").value_or(true);
   config.batch_manager.max_responses_per_second =
-      non_negative<int32_t>(parameters, "max_responses_per_second").value_or(kDefaultMaxResponsesPerSecond);
+      parameters.at_least(0, "max_responses_per_second").value_or(kDefaultMaxResponsesPerSecond);
+  config.batch_manager.scheduler_policy = scheduler_policy(parameters);
+  config.batch_manager.enable_kv_cache_reuse = parameters.boolean("enable_kv_cache_reuse").value_or(false);
+  config.batch_manager.prompt_lookup = prompt_lookup_options(parameters);
+  config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir);
   warn_of_unknown_parameters(parameters, file);
   return config;
 }
@@ -194,12 +141,10 @@ void check_against_engine(const ModelConfig& config, const EngineInfo& engine) {
                 ", but ", engine_file, " was built for ", engine.max_batch_size,
                 ": lower triton_max_batch_size or rebuild with a larger --max-batch-size");
   }
-  for (const int32_t window : config.max_attention_window_sizes) {
-    if (window < engine.max_seq_len) {
-      throw_error(ErrorCode::kUnsupported, config.file.string(), ": parameter max_attention_window_size holds ", window,
-                  ", below max_seq_len ", engine.max_seq_len, " of ", engine_file,
-                  ", which this version does not support: leave it empty");
-    }
+  if (config.max_beam_width.value_or(1) > engine.max_beam_width) {
+    throw_error(ErrorCode::kInvalidArgument, config.file.string(), ": parameter max_beam_width is ",
+                *config.max_beam_width, ", but ", engine_file, " was built for ", engine.max_beam_width,
+                ": lower max_beam_width or rebuild with a larger --max-beam-width");
   }
 }
 

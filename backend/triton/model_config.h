@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "batch_manager/batch_manager.h"
 #include "engine/engine.h"
+#include "triton/triton_api.h"
 
 namespace inflight::triton {
 
@@ -23,7 +25,8 @@ struct ModelConfig {
   bool decoupled = false;
   bool exclude_input_in_output = false;
   std::chrono::milliseconds cancellation_check_period{100};  // of requests that have nothing to deliver
-  std::vector<int32_t> max_attention_window_sizes;  // tokens, one for each layer in turn; empty → full attention
+  std::optional<int32_t> max_beam_width;  // none: the engine's
+  TRITONSERVER_DataType logits_datatype = TRITONSERVER_TYPE_FP32;  // of context_logits and generation_logits; or FP16
   std::chrono::milliseconds stats_check_period{50};  // of the metrics and the log of steps
   int32_t iter_stats_max_iterations = 1000;  // steps kept for that long; 0: none are shown
   EngineOptions engine;

@@ -21,10 +21,17 @@ std::optional<std::string> Parameters::text(const std::string& name) const {
   return value;
 }
 
-std::optional<bool> Parameters::boolean(const std::string& name) const {
+std::optional<std::string> Parameters::lower_case_text(const std::string& name) const {
   auto value = text(name);
+  if (value) {
+    std::transform(value->begin(), value->end(), value->begin(), [](unsigned char c) { return std::tolower(c); });
+  }
+  return value;
+}
+
+std::optional<bool> Parameters::boolean(const std::string& name) const {
+  const auto value = lower_case_text(name);
   if (!value) return std::nullopt;
-  std::transform(value->begin(), value->end(), value->begin(), [](unsigned char c) { return std::tolower(c); });
   if (*value == "true" || *value == "1") return true;
   if (*value == "false" || *value == "0") return false;
   refuse(name, "true or false");

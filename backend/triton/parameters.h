@@ -22,6 +22,7 @@ class Parameters {
   // As written in the file, "" when it is not there.
   std::string raw(const std::string& name) const;
   std::optional<std::string> text(const std::string& name) const;
+  std::optional<std::string> lower_case_text(const std::string& name) const;
   std::optional<bool> boolean(const std::string& name) const;  // true, false, 1, 0 in any case
 
   template <class Number>
@@ -29,6 +30,13 @@ class Parameters {
     const auto value = text(name);
     if (!value) return std::nullopt;
     return parse_number<Number>(name, *value);
+  }
+
+  template <class Number>
+  std::optional<Number> at_least(Number minimum, const std::string& name) const {
+    const auto value = number<Number>(name);
+    if (value && *value < minimum) refuse(name, concat(minimum, " or more"));
+    return value;
   }
 
   template <class Number>
@@ -44,6 +52,8 @@ class Parameters {
 
   // Throws kInvalidArgument: "FILE: parameter NAME is "VALUE"; it must be EXPECTED".
   [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
+
+  const std::filesystem::path& file() const { return file_; }
 
   // The names that are in the file and that nobody has asked for.
   std::vector<std::string> never_read() const;

@@ -1,10 +1,16 @@
 #include "triton/request_reader.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "common/error.h"
 #include "triton/errors.h"
+#include "triton/guided_decoding_reader.h"
 #include "triton/input_tensors.h"
+#include "triton/request_parameters.h"
+#include "triton/retention_reader.h"
+#include "triton/sampling_reader.h"
+#include "triton/sequence_tensors.h"
 #include "triton/unserved_tensors.h"
 
 namespace inflight::triton {
@@ -15,98 +21,55 @@ template <class... Args>
   throw_error(ErrorCode::kInvalidArgument, args...);
 }
 
-// A tensor of shape [batch, dims…], or [dims…] where the batch is one sequence: the elements of each sequence.
-class BatchedValues {
- public:
-  // `expected` names the shape of one sequence in messages, such as "[2, words]".
-  BatchedValues(const InputTensor& tensor, size_t rank, size_t batch_size, const char* expected)
-      : values_(tensor.values<int32_t>()), columns_(tensor.shape.empty() ? 0 : tensor.shape.back()) {
-    const bool batched = tensor.shape.size() == rank + 1 && static_cast<size_t>(tensor.shape[0]) == batch_size;
-    const bool single = tensor.shape.size() == rank && batch_size == 1;
-    const bool rows_fit = rank == 1 || (tensor.shape.size() >= 2 && tensor.shape[tensor.shape.size() - 2] == 2);
-    if (!(batched || single) || !rows_fit) {
-      invalid(tensor.name, " is ", tensor.description(), "; it must be INT32 ", expected,
-              batch_size == 1 ? "" : concat(" for each of the ", batch_size, " sequences"));
-    }
-    per_sequence_ = values_.size() / batch_size;
+std::vector<int32_t> read_prompt(const SequenceTensors& tensors) {
+  auto tokens = *tensors.list<int32_t>("input_ids");
+  const auto length = tensors.required_scalar<int32_t>("input_lengths");
+  if (length < 0 || static_cast<size_t>(length) > tokens.size()) {
+    invalid("input_lengths is ", length, "; it must be 0 to ", tokens.size(), ", the number of input_ids");
   }
-
-  size_t columns() const { return columns_; }
-  std::span<const int32_t> sequence(size_t index) const {
-    return std::span(values_).subspan(index * per_sequence_, per_sequence_);
-  }
-
- private:
-  std::vector<int32_t> values_;
-  size_t columns_;
-  size_t per_sequence_;
-};
-
-// TensorRT-LLM's word lists: row 0 holds the words' tokens one after another, row 1 the end of each word in row 0,
-// padded with -1.
-std::vector<std::vector<int32_t>> read_words(const InputTensors& inputs, const char* name, size_t index,
-                                             size_t batch_size) {
-  const InputTensor* tensor = inputs.find(name);
-  if (tensor == nullptr) return {};
-  const BatchedValues lists(*tensor, 2, batch_size, "[2, tokens]");
-  const auto list = lists.sequence(index);
-  const auto tokens = list.first(lists.columns());
-  const auto ends = list.last(lists.columns());
-
-  std::vector<std::vector<int32_t>> words;
-  const auto padding = std::find(ends.begin(), ends.end(), -1);
-  int32_t begin = 0;
-  for (auto end = ends.begin(); end != padding; ++end) {
-    const auto position = end - ends.begin();
-    if (*end <= begin || static_cast<size_t>(*end) > tokens.size()) {
-      invalid(name, " has the offset ", *end, " at position ", position, "; the offsets must rise from 1 to at most ",
-              tokens.size(), ", the number of tokens, and -1 fills the rest");
-    }
-    words.emplace_back(tokens.begin() + begin, tokens.begin() + *end);
-    begin = *end;
-  }
-  if (const auto stray = std::find_if(padding, ends.end(), [](int32_t end) { return end != -1; });
-      stray != ends.end()) {
-    invalid(name, " has the offset ", *stray, " at position ", stray - ends.begin(),
-            ", after a -1; only -1 may follow -1");
-  }
-  return words;
+  tokens.resize(length);
+  return tokens;
 }
 
-std::vector<int32_t> read_end_ids(std::optional<int32_t> end_id, const EngineInfo& engine) {
-  const auto& own = engine.end_ids;
-  if (!end_id || std::find(own.begin(), own.end(), *end_id) != own.end()) return own;
-  return {*end_id};
+// Zeros are none. As input_ids, they may be padded.
+std::vector<uint64_t> read_extra_ids(const SequenceTensors& tensors, size_t prompt_length) {
+  auto ids = tensors.list<uint64_t>("prompt_table_extra_ids").value_or(std::vector<uint64_t>());
+  if (std::all_of(ids.begin(), ids.end(), [](uint64_t id) { return id == 0; })) return {};
+  if (ids.size() > prompt_length && ids.size() == tensors.list<int32_t>("input_ids")->size()) ids.resize(prompt_length);
+  return ids;
 }
 
-std::vector<int32_t> read_prompt(const BatchedValues& input_ids, const InputTensors& inputs, size_t index,
-                                 size_t batch_size) {
-  const auto padded = input_ids.sequence(index);
-  inputs.required("input_lengths");
-  const int32_t length = *inputs.scalar<int32_t>("input_lengths", index, batch_size);
-  if (length < 0 || static_cast<size_t>(length) > padded.size()) {
-    invalid("input_lengths is ", length, "; it must be 0 to ", padded.size(), ", the number of input_ids");
+// With beam search all beams, unless the client says how many.
+int32_t read_num_return_sequences(const SequenceTensors& tensors, const BeamSearchConfig& beam_search,
+                                  const ModelConfig& config) {
+  const int32_t beam_width = beam_search.beam_width;
+  if (config.max_beam_width && beam_width > *config.max_beam_width) {
+    invalid("beam_width is ", beam_width, ", but parameter max_beam_width of ", config.file.string(), " is ",
+            *config.max_beam_width);
   }
-  return {padded.begin(), padded.begin() + length};
+  const int32_t count = tensors.scalar<int32_t>("num_return_sequences").value_or(std::max(beam_width, 1));
+  if (count > 1 && beam_width <= 1 && !config.decoupled) {
+    invalid("num_return_sequences is ", count, ": each sequence has a response of its own, so ", config.file.string(),
+            " must set decoupled: true; or send one request for each sequence");
+  }
+  return count;
 }
 
-SamplingConfig read_sampling(const InputTensors& inputs, size_t index, size_t batch_size, const EngineInfo& engine) {
-  const auto set = [&]<class T>(T& member, const char* name) {
-    if (const auto value = inputs.scalar<T>(name, index, batch_size)) member = *value;
-  };
-  SamplingConfig sampling;
-  set(sampling.top_k, "runtime_top_k");
-  set(sampling.top_p, "runtime_top_p");
-  set(sampling.temperature, "temperature");
-  set(sampling.random_seed, "random_seed");
-  set(sampling.repetition_penalty, "repetition_penalty");
-  set(sampling.presence_penalty, "presence_penalty");
-  set(sampling.frequency_penalty, "frequency_penalty");
-  set(sampling.min_length, "min_length");
-  set(sampling.return_log_probs, "return_log_probs");
-  sampling.end_ids = read_end_ids(inputs.scalar<int32_t>("end_id", index, batch_size), engine);
-  sampling.bad_words = read_words(inputs, "bad_words_list", index, batch_size);
-  return sampling;
+Request read_sequence(const SequenceTensors& tensors, const ModelConfig& config, const EngineInfo& engine) {
+  Request request;
+  request.input_ids = read_prompt(tensors);
+  request.max_new_tokens = tensors.required_scalar<int32_t>("request_output_len");
+  request.sampling = read_sampling(tensors, engine);
+  request.stop_words = tensors.words("stop_words_list");
+  request.beam_search = read_beam_search(tensors);
+  request.num_return_sequences = read_num_return_sequences(tensors, request.beam_search, config);
+  request.draft_tokens = tensors.list<int32_t>("draft_input_ids").value_or(std::vector<int32_t>());
+  request.guided_decoding = read_guided_decoding(tensors);
+  tensors.read(request.return_context_logits, "return_context_logits");
+  tensors.read(request.return_generation_logits, "return_generation_logits");
+  request.retention = read_retention(tensors);
+  request.prompt_extra_ids = read_extra_ids(tensors, request.input_ids.size());
+  return request;
 }
 
 // A flag that holds for the whole request: all sequences must agree.
@@ -171,16 +134,16 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
     invalid("streaming is true, but ", config.file.string(),
             " does not set decoupled: true; set decoupled_mode or send ", "streaming: false");
   }
-  const BatchedValues prompts(input_ids, 1, batch_size, "[tokens]");
-  inputs.required("request_output_len");
+  const RequestParameters parameters = read_request_parameters(request);
+  const auto now = std::chrono::steady_clock::now();
   for (size_t i = 0; i < batch_size; ++i) {
     Request& sequence = result.sequences.emplace_back();
-    sequence.input_ids = read_prompt(prompts, inputs, i, batch_size);
-    sequence.max_new_tokens = *inputs.scalar<int32_t>("request_output_len", i, batch_size);
-    sequence.sampling = read_sampling(inputs, i, batch_size, engine);
-    sequence.stop_words = read_words(inputs, "stop_words_list", i, batch_size);
+    sequence = read_sequence(SequenceTensors(inputs, i, batch_size), config, engine);
     sequence.streaming = streaming;
+    if (parameters.priority) sequence.priority = *parameters.priority;
+    if (parameters.timeout) sequence.deadline = now + *parameters.timeout;
   }
+  result.return_kv_cache_reuse_stats = read_flag(inputs, "return_kv_cache_reuse_stats").value_or(false);
   result.exclude_input_in_output =
       read_flag(inputs, "exclude_input_in_output").value_or(config.exclude_input_in_output);
   return result;

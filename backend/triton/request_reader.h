@@ -19,14 +19,12 @@ struct InferenceRequest {
   std::optional<uint64_t> fetched_generation;  // fetches one of its responses; there are no sequences then
   std::vector<Request> sequences;
   bool exclude_input_in_output = false;  // of non-streamed responses; streamed ones never hold the prompt
+  bool return_kv_cache_reuse_stats = false;
   std::vector<std::string> outputs;      // names the client asks for
 };
 
 // Reads everything, so that Triton's request can be released. Throws kInvalidArgument naming the tensor, what it
 // holds and what it must hold; kUnsupported for what this version does not serve.
-//
-// An end_id that is one of the model's own end ids stands for all of them: clients take it from the tokenizer,
-// which knows one only.
 InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig& config, const EngineInfo& engine);
 
 }  // namespace inflight::triton

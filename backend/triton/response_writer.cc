@@ -11,18 +11,46 @@ namespace {
 
 constexpr const char* kGenerationId = "generation_id";
 
+// One row of output_ids: a sequence or a beam.
+struct Row {
+  std::span<const int32_t> tokens;
+  std::span<const float> log_probs;
+  float cum_log_prob;
+};
+
+std::vector<Row> rows_of(const Response& content) {
+  if (content.beams.empty()) return {{content.tokens, content.log_probs, content.cum_log_prob}};
+  std::vector<Row> rows;
+  for (const Beam& beam : content.beams) rows.push_back({beam.tokens, beam.log_probs, beam.cum_log_prob});
+  return rows;
+}
+
+// A matrix [rows, columns] whose rows begin with what was added, and are -1 from there on.
+template <class T>
+class PaddedRows {
+ public:
+  PaddedRows(size_t rows, size_t columns) : values_(rows * columns, T(-1)), columns_(columns) {}
+
+  void write(size_t row, size_t begin, std::span<const T> values) {
+    std::copy(values.begin(), values.end(), values_.begin() + row * columns_ + begin);
+  }
+  std::span<const T> values() const { return values_; }
+
+ private:
+  std::vector<T> values_;
+  size_t columns_;
+};
+
 }  // namespace
 
-ResponseWriter::ResponseWriter(const std::vector<std::string>& outputs, bool has_batch_dimension, bool return_log_probs)
-    : outputs_(outputs.begin(), outputs.end()),
-      has_batch_dimension_(has_batch_dimension),
-      return_log_probs_(return_log_probs) {}
+ResponseWriter::ResponseWriter(const std::vector<std::string>& outputs, const ResponseFormat& format)
+    : outputs_(outputs.begin(), outputs.end()), format_(format) {}
 
 template <class T>
 void ResponseWriter::add(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
-                         const std::vector<T>& values) const {
+                         std::span<const T> values) const {
   if (!outputs_.contains(name)) return;
-  if (has_batch_dimension_) shape.insert(shape.begin(), 1);
+  if (format_.has_batch_dimension) shape.insert(shape.begin(), 1);
   TRITONBACKEND_Output* output;
   check(TRITONBACKEND_ResponseOutput(response, &output, name, kDataType<T>, shape.data(), shape.size()));
   void* buffer = nullptr;
@@ -38,37 +66,72 @@ void ResponseWriter::add(TRITONBACKEND_Response* response, const char* name, std
 
 void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
                            int32_t batch_index) const {
-  std::vector<int32_t> ids(prompt.begin(), prompt.end());
-  ids.insert(ids.end(), content.tokens.begin(), content.tokens.end());
-  const auto length = static_cast<int32_t>(ids.size());
+  write_sequences(response, content, prompt);
 
   std::vector<int32_t> preceding(kPrecedingTokens, -1);
   std::copy_backward(content.preceding_tokens.begin(), content.preceding_tokens.end(), preceding.end());
-
-  add(response, "output_ids", {1, length}, ids);
-  add<int32_t>(response, "sequence_length", {1}, {length});
   add<int32_t>(response, "preceding_ids", {kPrecedingTokens}, preceding);
-  add<bool>(response, "sequence_finished", {1}, {content.is_final});
-  add<int32_t>(response, "batch_index", {1}, {batch_index});
-  add<int32_t>(response, "sequence_index", {1}, {0});
-  add<int32_t>(response, "kv_cache_alloc_new_blocks", {1}, {content.kv_cache_alloc_total_blocks});
-  add<int32_t>(response, "kv_cache_reused_blocks", {1}, {0});
-  add<int32_t>(response, "kv_cache_alloc_total_blocks", {1}, {content.kv_cache_alloc_total_blocks});
-  if (return_log_probs_) {
-    const auto generated = static_cast<int64_t>(content.log_probs.size());
-    add(response, "output_log_probs", {1, generated}, content.log_probs);
-    add<float>(response, "cum_log_probs", {1}, {content.cum_log_prob});
+  add_scalar<bool>(response, "sequence_finished", content.is_sequence_final || content.is_final);
+  add_scalar<int32_t>(response, "batch_index", batch_index);
+  add_scalar<int32_t>(response, "sequence_index", content.sequence_index);
+  if (content.context_logits != nullptr) {
+    const auto rows = static_cast<int64_t>(content.context_logits->size()) / format_.vocab_size;
+    write_logits(response, "context_logits", {rows, format_.vocab_size}, *content.context_logits);
   }
+  if (!content.generation_logits.empty()) {
+    const auto rows = static_cast<int64_t>(content.generation_logits.size()) / format_.vocab_size;
+    write_logits(response, "generation_logits", {1, rows, format_.vocab_size}, content.generation_logits);
+  }
+  if (format_.return_kv_cache_reuse_stats) {
+    add_scalar<int32_t>(response, "kv_cache_alloc_new_blocks", content.kv_cache_alloc_new_blocks);
+    add_scalar<int32_t>(response, "kv_cache_reused_blocks", content.kv_cache_reused_blocks);
+    add_scalar<int32_t>(response, "kv_cache_alloc_total_blocks", content.kv_cache_alloc_total_blocks);
+  }
+}
+
+void ResponseWriter::write_sequences(TRITONBACKEND_Response* response, const Response& content,
+                                     std::span<const int32_t> prompt) const {
+  const std::vector<Row> rows = rows_of(content);
+  const auto num_rows = static_cast<int64_t>(rows.size());
+  size_t num_tokens = 0, num_log_probs = 0;
+  for (const Row& row : rows) {
+    num_tokens = std::max(num_tokens, prompt.size() + row.tokens.size());
+    num_log_probs = std::max(num_log_probs, row.log_probs.size());
+  }
+
+  PaddedRows<int32_t> ids(rows.size(), num_tokens);
+  PaddedRows<float> log_probs(rows.size(), num_log_probs);
+  std::vector<int32_t> lengths;
+  std::vector<float> cum_log_probs;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ids.write(i, 0, prompt);
+    ids.write(i, prompt.size(), rows[i].tokens);
+    log_probs.write(i, 0, rows[i].log_probs);
+    lengths.push_back(static_cast<int32_t>(prompt.size() + rows[i].tokens.size()));
+    cum_log_probs.push_back(rows[i].cum_log_prob);
+  }
+  add<int32_t>(response, "output_ids", {num_rows, static_cast<int64_t>(num_tokens)}, ids.values());
+  add<int32_t>(response, "sequence_length", {num_rows}, lengths);
+  if (format_.return_log_probs) {
+    add<float>(response, "output_log_probs", {num_rows, static_cast<int64_t>(num_log_probs)}, log_probs.values());
+    add<float>(response, "cum_log_probs", {num_rows}, cum_log_probs);
+  }
+}
+
+void ResponseWriter::write_logits(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
+                                  std::span<const float> logits) const {
+  if (format_.logits_datatype == TRITONSERVER_TYPE_FP32) return add<float>(response, name, std::move(shape), logits);
+  if (!outputs_.contains(name)) return;
+  const std::vector<_Float16> converted(logits.begin(), logits.end());
+  add<_Float16>(response, name, std::move(shape), converted);
 }
 
 bool ResponseWriter::announces() const { return outputs_.size() == 1 && outputs_.contains(kGenerationId); }
 
 void ResponseWriter::write_announcement(TRITONBACKEND_Response* response, uint64_t generation_id) const {
-  add<uint64_t>(response, kGenerationId, {1}, {generation_id});
+  add_scalar<uint64_t>(response, kGenerationId, generation_id);
 }
 
-ResponseWriter ResponseWriter::for_outputs(const std::vector<std::string>& outputs) const {
-  return {outputs, has_batch_dimension_, return_log_probs_};
-}
+ResponseWriter ResponseWriter::for_outputs(const std::vector<std::string>& outputs) const { return {outputs, format_}; }
 
 }  // namespace inflight::triton

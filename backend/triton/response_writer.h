@@ -11,12 +11,24 @@
 
 namespace inflight::triton {
 
-// Turns the responses of one request's sequences into output tensors. Shapes, for n tokens: output_ids [1, 1, n],
-// sequence_length [1, 1], output_log_probs [1, 1, n], cum_log_probs [1, 1], preceding_ids [1, 16], all others
-// [1, 1]; without the leading batch dimension where the model has max_batch_size 0.
+// How one request's responses are written, besides which outputs it wants.
+struct ResponseFormat {
+  bool has_batch_dimension = true;
+  bool return_log_probs = false;
+  bool return_kv_cache_reuse_stats = false;
+  TRITONSERVER_DataType logits_datatype = TRITONSERVER_TYPE_FP32;  // or FP16
+  int32_t vocab_size = 0;
+};
+
+// Turns the responses of one request's sequences into output tensors. A response has one sequence, or the beams of one:
+// for r of them, of at most n tokens, output_ids is [1, r, n], padded with -1, sequence_length [1, r],
+// output_log_probs [1, r, n], padded with -1, cum_log_probs [1, r]. For p prompt tokens and n generated ones,
+// context_logits is [1, p, vocab_size], in the first response, and generation_logits [1, 1, n, vocab_size].
+// preceding_ids is [1, 16], and all others are [1, 1]. Where the model has max_batch_size 0, all come without the
+// leading dimension.
 class ResponseWriter {
  public:
-  ResponseWriter(const std::vector<std::string>& outputs, bool has_batch_dimension, bool return_log_probs);
+  ResponseWriter(const std::vector<std::string>& outputs, const ResponseFormat& format);
 
   // Adds the outputs that the client asked for. `prompt` comes before the generated tokens in output_ids.
   void write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
@@ -28,13 +40,21 @@ class ResponseWriter {
   ResponseWriter for_outputs(const std::vector<std::string>& outputs) const;
 
  private:
+  void write_sequences(TRITONBACKEND_Response* response, const Response& content,
+                       std::span<const int32_t> prompt) const;
+  void write_logits(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
+                    std::span<const float> logits) const;
+
   template <class T>
   void add(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
-           const std::vector<T>& values) const;
+           std::span<const T> values) const;
+  template <class T>
+  void add_scalar(TRITONBACKEND_Response* response, const char* name, T value) const {
+    add<T>(response, name, {1}, {&value, 1});
+  }
 
   const std::unordered_set<std::string> outputs_;
-  const bool has_batch_dimension_;
-  const bool return_log_probs_;
+  const ResponseFormat format_;
 };
 
 }  // namespace inflight::triton

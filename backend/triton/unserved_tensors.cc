@@ -11,53 +11,71 @@ namespace {
 
 // What request_reader.cc reads.
 const std::unordered_set<std::string> kServed = {
-    "input_ids",          "input_lengths",
-    "request_output_len", "end_id",
-    "stop_words_list",    "bad_words_list",
-    "temperature",        "runtime_top_k",
-    "runtime_top_p",      "min_length",
-    "random_seed",        "repetition_penalty",
-    "presence_penalty",   "frequency_penalty",
-    "return_log_probs",   "exclude_input_in_output",
-    "streaming",          "stop",
+    "input_ids",
+    "input_lengths",
+    "request_output_len",
+    "num_return_sequences",
+    "draft_input_ids",
+    "end_id",
+    "stop_words_list",
+    "bad_words_list",
+    "embedding_bias",
+    "beam_width",
+    "temperature",
+    "runtime_top_k",
+    "runtime_top_p",
+    "runtime_top_p_min",
+    "runtime_top_p_decay",
+    "runtime_top_p_reset_ids",
+    "len_penalty",
+    "early_stopping",
+    "repetition_penalty",
+    "min_length",
+    "beam_search_diversity_rate",
+    "presence_penalty",
+    "frequency_penalty",
+    "random_seed",
+    "return_log_probs",
+    "return_context_logits",
+    "return_generation_logits",
+    "return_kv_cache_reuse_stats",
+    "exclude_input_in_output",
+    "stop",
+    "streaming",
+    "prompt_table_extra_ids",
+    "retention_token_range_starts",
+    "retention_token_range_ends",
+    "retention_token_range_priorities",
+    "retention_token_range_durations_ms",
+    "retention_decode_priority",
+    "retention_decode_duration_ms",
+    "guided_decoding_guide_type",
+    "guided_decoding_guide",
 };
 
-// What only modifies a feature that is refused below (or, pad_id, that needs no padding): no effect alone.
+// No effect on what is generated, or only on what is refused below.
 const std::unordered_set<std::string> kNoEffect = {
-    "pad_id",
-    "early_stopping",             // beam search
-    "draft_acceptance_threshold",  // draft_input_ids
-    "runtime_top_p_min",          // runtime_top_p_decay
-    "runtime_top_p_reset_ids",    // runtime_top_p_decay
-    "prompt_vocab_size",          // prompt_embedding_table
-    "decoder_input_lengths",      // decoder_input_ids
-    "return_kv_cache_reuse_stats",  // the counts are always there, and nothing is reused
+    "pad_id",                           // nothing is padded
+    "draft_acceptance_threshold",       // a draft token is accepted when it is the one that is sampled
+    "lookahead_window_size",            // how drafts are found
+    "lookahead_ngram_size",
+    "lookahead_verification_set_size",
+    "prompt_vocab_size",                // prompt_embedding_table
+    "decoder_input_lengths",            // decoder_input_ids
 };
 
 // The values at which a tensor asks for nothing, if any besides an empty tensor.
 const std::unordered_map<std::string, std::vector<double>> kOff = {
-    {"num_return_sequences", {1}},
-    {"beam_width", {1}},
-    {"beam_search_diversity_rate", {0}},
-    {"len_penalty", {0, 1}},
-    {"runtime_top_p_decay", {1}},
-    {"embedding_bias", {0}},
-    {"return_context_logits", {0}},
-    {"return_generation_logits", {0}},
-    {"prompt_table_extra_ids", {0}},
-    {"skip_cross_attn_blocks", {0}},
-    {"draft_input_ids", {}},
     {"draft_logits", {}},
     {"prompt_embedding_table", {}},
+    {"mrope_rotary_cos_sin", {}},
+    {"mrope_position_deltas", {}},
     {"lora_task_id", {}},
     {"lora_weights", {}},
     {"lora_config", {}},
-    {"retention_token_range_starts", {}},
-    {"retention_token_range_ends", {}},
-    {"retention_token_range_priorities", {}},
-    {"retention_token_range_durations_ms", {}},
-    {"retention_decode_priority", {}},
-    {"retention_decode_duration_ms", {}},
+    {"no_repeat_ngram_size", {0}},
+    {"return_perf_metrics", {0}},
+    {"skip_cross_attn_blocks", {0}},
     {"encoder_input_features", {}},
     {"encoder_output_lengths", {}},
     {"cross_attention_mask", {}},

@@ -98,24 +98,68 @@ TEST(a_value_of_the_wrong_type_is_refused_by_file_and_name) {
   CHECK_ERROR(parse({{"max_responses_per_second", "-1"}}), ErrorCode::kInvalidArgument, "is \"-1\"");
 }
 
-TEST(both_in_flight_batching_names_are_accepted_and_v1_is_not) {
-  parse({{"gpt_model_type", "inflight_fused_batching"}});
-  parse({{"gpt_model_type", "inflight_batching"}});
-  CHECK_ERROR(parse({{"gpt_model_type", "v1"}}), ErrorCode::kUnsupported, "gpt_model_type is \"v1\"");
+TEST(the_policy_follows_from_the_type_of_batching_and_the_schedulers) {
+  const auto policy = [](const std::string& type, const std::string& scheduler) {
+    return parse({{"gpt_model_type", type}, {"batch_scheduler_policy", scheduler}}).batch_manager.scheduler_policy;
+  };
+  CHECK(policy("", "") == SchedulerPolicy::kGuaranteedNoEvict);
+  CHECK(policy("inflight_batching", "guaranteed_no_evict") == SchedulerPolicy::kGuaranteedNoEvict);
+  CHECK(policy("inflight_fused_batching", "max_utilization") == SchedulerPolicy::kMaxUtilization);
+  CHECK(policy("inflight_fused_batching", "static_batch") == SchedulerPolicy::kStaticBatch);
+  CHECK(policy("V1", "guaranteed_no_evict") == SchedulerPolicy::kStaticBatch);
+  CHECK_ERROR(policy("v1", "max_utilization"), ErrorCode::kInvalidArgument,
+              "batch_scheduler_policy is \"max_utilization\"; it must be guaranteed_no_evict or static_batch with");
+  CHECK_ERROR(policy("v2", ""), ErrorCode::kInvalidArgument, "gpt_model_type is \"v2\"");
+  CHECK_ERROR(policy("", "max_use"), ErrorCode::kInvalidArgument, "batch_scheduler_policy is \"max_use\"");
+}
+
+TEST(options_of_the_kv_cache_are_parameters) {
+  const auto config = parse({{"enable_kv_cache_reuse", "true"},
+                             {"kv_cache_host_memory_bytes", "3000000000"},
+                             {"max_attention_window_size", "512,1024"},
+                             {"sink_token_length", "4"}});
+  CHECK(config.batch_manager.enable_kv_cache_reuse);
+  CHECK_EQ(config.engine.kv_cache_host_bytes, 3000000000);
+  CHECK(config.engine.max_attention_windows == (std::vector<int32_t>{512, 1024}));
+  CHECK_EQ(config.engine.sink_tokens, 4);
+  for (const std::string name : {"kv_cache_host_memory_bytes", "sink_token_length"}) {
+    CHECK_ERROR(parse({{name, "-1"}}), ErrorCode::kInvalidArgument, "parameter " + name + " is \"-1\"; it must be 0");
+  }
+  CHECK_ERROR(parse({{"max_attention_window_size", "512,,7"}}), ErrorCode::kInvalidArgument,
+              "max_attention_window_size is \"512,,7\"; it must be an integer");
+}
+
+TEST(drafts_are_looked_up_in_two_decoding_modes) {
+  const auto options = [](std::map<std::string, std::string> parameters) {
+    return parse(parameters).batch_manager.prompt_lookup;
+  };
+  CHECK_EQ(options({{"decoding_mode", "top_k_top_p"}}).max_draft_tokens, 0);
+  CHECK(options({{"decoding_mode", "lookahead"}, {"lookahead_window_size", "7"}}).max_draft_tokens > 0);
+  const auto chosen = options(
+      {{"decoding_mode", "prompt_lookup"}, {"prompt_lookup_max_draft_tokens", "5"}, {"prompt_lookup_max_ngram", "2"}});
+  CHECK_EQ(chosen.max_draft_tokens, 5);
+  CHECK_EQ(chosen.max_ngram, 2);
+  CHECK_ERROR(options({{"decoding_mode", "lookup"}}), ErrorCode::kInvalidArgument, "decoding_mode is \"lookup\"");
+  CHECK_ERROR(options({{"decoding_mode", "prompt_lookup"}, {"prompt_lookup_max_ngram", "0"}}),
+              ErrorCode::kInvalidArgument, "prompt_lookup_max_ngram is \"0\"; it must be 1 or more");
+  CHECK_ERROR(options({{"prompt_lookup_max_draft_tokens", "5"}}), ErrorCode::kInvalidArgument,
+              "it must be left empty, unless decoding_mode is prompt_lookup");
+}
+
+TEST(logits_are_of_the_type_of_their_outputs) {
+  auto json = document({});
+  json["output"] = {{{"name", "output_ids"}, {"data_type", "TYPE_INT32"}},
+                    {{"name", "context_logits"}, {"data_type", "TYPE_FP16"}}};
+  CHECK_EQ(parse_model_config(json.dump(), kModel).logits_datatype, TRITONSERVER_TYPE_FP16);
+  json["output"][1]["data_type"] = "TYPE_BF16";
+  CHECK_ERROR(parse_model_config(json.dump(), kModel), ErrorCode::kUnsupported,
+              "output context_logits has data_type TYPE_BF16; logits_datatype must be TYPE_FP32 or TYPE_FP16");
 }
 
 TEST(what_is_not_served_is_refused_by_name) {
   const std::map<std::string, std::string> values = {
-      {"max_beam_width", "4"},
-      {"batch_scheduler_policy", "max_utilization"},
-      {"kv_cache_host_memory_bytes", "100"},
-      {"enable_kv_cache_reuse", "true"},
-      {"decoding_mode", "medusa"},
-      {"medusa_choices", "{0}"},
-      {"eagle_choices", "{0}"},
-      {"sink_token_length", "4"},
-      {"encoder_model_path", "/encoder"},
-      {"participant_ids", "0,1"},
+      {"decoding_mode", "medusa"},        {"guided_decoding_backend", "outlines"}, {"medusa_choices", "{0}"},
+      {"eagle_choices", "{0}"},           {"encoder_model_path", "/encoder"},      {"participant_ids", "0,1"},
       {"cross_kv_cache_fraction", "0.5"},
   };
   for (const auto& [name, value] : values) {
@@ -158,10 +202,15 @@ TEST(a_batch_size_above_the_engines_names_both_files_and_values) {
               "config.pbtxt: max_batch_size is 9, but " + (kEngine / "config.json").string() + " was built for 8");
 }
 
-TEST(an_attention_window_that_never_binds_is_accepted) {
-  check_against_engine(parse({{"max_attention_window_size", "1024,2048"}}), engine_info());
-  CHECK_ERROR(check_against_engine(parse({{"max_attention_window_size", "1024,512"}}), engine_info()),
-              ErrorCode::kUnsupported, "max_attention_window_size holds 512");
+TEST(more_beams_than_the_engines_name_both_files_and_values) {
+  auto info = engine_info();
+  info.max_beam_width = 2;
+  check_against_engine(parse({{"max_beam_width", "2"}}), info);
+  check_against_engine(parse({}), info);
+  CHECK_ERROR(
+      check_against_engine(parse({{"max_beam_width", "3"}}), info), ErrorCode::kInvalidArgument,
+      "config.pbtxt: parameter max_beam_width is 3, but " + (kEngine / "config.json").string() + " was built for 2");
+  CHECK_ERROR(parse({{"max_beam_width", "0"}}), ErrorCode::kInvalidArgument, "max_beam_width is \"0\"");
 }
 
 TEST_MAIN()

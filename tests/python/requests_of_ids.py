@@ -2,7 +2,15 @@
 
 import numpy as np
 
-TYPES = {"int32": "INT32", "float32": "FP32", "bool": "BOOL", "uint64": "UINT64", "int64": "INT64", "float16": "FP16"}
+TYPES = {
+    "int32": "INT32",
+    "float32": "FP32",
+    "bool": "BOOL",
+    "uint64": "UINT64",
+    "int64": "INT64",
+    "float16": "FP16",
+    "object": "BYTES",
+}
 
 
 def tensors(client, arrays: dict[str, np.ndarray]) -> list:

@@ -45,7 +45,7 @@ def server(tmp_path_factory, write_model):
     `measured` that serves one test module only."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tensorrt_llm")
-    write_model(repository, "coupled", decoupled_mode=False)
+    write_model(repository, "coupled", decoupled_mode=False, max_beam_width=4)
     write_model(repository, "upstream_name", triton_backend="tensorrtllm", decoupled_mode=False)
     write_model(repository, "short_queue", max_queue_size=1)
     write_model(repository, "unpaced", max_responses_per_second=0)

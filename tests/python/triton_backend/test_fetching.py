@@ -134,7 +134,7 @@ def test_nothing_to_fetch_is_an_error_where_every_request_has_a_response(fetch):
 
 def test_an_error_is_sent_to_the_request_itself(grpc):
     with (
-        Announcements(grpc, never_ends(beam_width=4)) as announcements,
+        Announcements(grpc, never_ends(beam_width=9)) as announcements,
         pytest.raises(InferenceServerException, match="beam_width"),
     ):
         next(iter(announcements))

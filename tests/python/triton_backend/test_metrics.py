@@ -1,6 +1,7 @@
 """The numbers on Triton's metrics port are those of a known load. The model `measured` serves nobody else."""
 
 import queue
+import time
 
 import prometheus
 import pytest
@@ -23,6 +24,12 @@ TENSORRT_LLM = {
     },
     "nv_trt_llm_general_metrics": {"timestamp", "iteration_counter"},
 }
+HISTOGRAMS = (
+    "inflight_queue_time_seconds",
+    "inflight_time_to_first_token_seconds",
+    "inflight_inter_token_latency_seconds",
+    "inflight_request_time_seconds",
+)
 
 
 @pytest.fixture
@@ -58,6 +65,26 @@ def test_tokens_and_steps_are_those_of_the_load(metrics, http):
         ("nv_trt_llm_general_metrics", "iteration_counter"): 21,
     }
     prometheus.wait_for(lambda: {key: metrics()[key] - before[key] for key in expected} == expected)
+    timestamp = metrics()["nv_trt_llm_general_metrics", "timestamp"]
+    assert abs(timestamp / 1e6 - time.time()) < 60
+
+
+def test_requests_and_their_times_are_counted(metrics, http):
+    before = metrics()
+    generate(http, count=2, input_ids=range(5, 25), max_tokens=7)
+    key = "inflight_ended_requests_total", "completed"
+    prometheus.wait_for(lambda: metrics()[key] == before[key] + 2)
+    after = metrics()
+    for name in HISTOGRAMS:
+        assert after[f"{name}_count", ""] == before[f"{name}_count", ""] + 2
+    for name, tokens in (("nv_llm_input_token_len", 20), ("nv_llm_output_token_len", 7)):
+        label = "total_input_tokens" if "input" in name else "total_output_tokens"
+        assert after[f"{name}_sum", label] == before[f"{name}_sum", label] + 2 * tokens
+    first, total = (
+        after[f"{name}_sum", ""] - before[f"{name}_sum", ""]
+        for name in ("inflight_time_to_first_token_seconds", "inflight_request_time_seconds")
+    )
+    assert 0 < first < total
 
 
 def test_running_and_waiting_requests_and_what_they_hold(metrics, grpc):
@@ -74,6 +101,7 @@ def test_running_and_waiting_requests_and_what_they_hold(metrics, grpc):
 
     prometheus.wait_for(is_full)
     found = seen[-1]
+    assert found["nv_trt_llm_request_metrics", "max"] == 8
     assert 0 < found["nv_trt_llm_request_metrics", "waiting"] <= 192
     cache = "nv_trt_llm_kv_cache_block_metrics"
     assert found[cache, "used"] + found[cache, "free"] == found[cache, "max"]

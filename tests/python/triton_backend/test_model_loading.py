@@ -12,7 +12,11 @@ from inflight.launcher.server import TritonServer
     [
         ({"engine_dir": "/nowhere"}, r'gpt_model_path is "/nowhere", which is not a directory'),
         ({"triton_max_batch_size": 9}, r"config.pbtxt: max_batch_size is 9, but .*/config.json was built for 8"),
-        ({"max_beam_width": 4}, r'parameter max_beam_width is "4"'),
+        ({"sink_token_length": 300, "max_attention_window_size": 64}, r"config.pbtxt: sink_token_length is 300"),
+        ({"max_attention_window_size": 3}, r"config.pbtxt: max_attention_window_size is 3"),
+        ({"decoding_mode": "medusa"}, r'parameter decoding_mode is "medusa"'),
+        ({"logits_datatype": "TYPE_BF16"}, "logits_datatype must be TYPE_FP32 or TYPE_FP16"),
+        ({"max_beam_width": 9}, r"config.pbtxt: parameter max_beam_width is 9, but .*/config.json was built for 8"),
     ],
 )
 def test_error_of_the_model_is_reported(tmp_path, monkeypatch, write_model, values, expected):

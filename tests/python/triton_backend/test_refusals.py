@@ -2,6 +2,7 @@
 
 import queue
 
+import http_client
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
@@ -26,29 +27,17 @@ def ints(*values) -> np.ndarray:
     return np.array([values], np.int32)
 
 
+def strings(*values: str) -> np.ndarray:
+    return np.array([[value.encode() for value in values]], np.object_)
+
+
 UNSERVED = {
-    "beam_width": ints(4),
-    "num_return_sequences": ints(2),
-    "beam_search_diversity_rate": np.array([[0.5]], np.float32),
-    "len_penalty": np.array([[2.0]], np.float32),
-    "runtime_top_p_decay": np.array([[0.5]], np.float32),
-    "embedding_bias": np.array([[0.0, 1.5]], np.float32),
-    "return_context_logits": np.array([[True]]),
-    "return_generation_logits": np.array([[True]]),
-    "draft_input_ids": ints(1, 2),
     "draft_logits": np.zeros((1, 1, 4), np.float32),
     "decoder_input_ids": ints(1, 2, 3),
     "prompt_embedding_table": np.zeros((1, 1, 4), np.float16),
-    "prompt_table_extra_ids": np.array([[3]], np.uint64),
     "lora_task_id": np.array([[1]], np.uint64),
     "lora_weights": np.zeros((1, 1, 4), np.float16),
     "lora_config": np.zeros((1, 1, 3), np.int32),
-    "retention_token_range_starts": ints(0),
-    "retention_token_range_ends": ints(4),
-    "retention_token_range_priorities": ints(50),
-    "retention_token_range_durations_ms": ints(50),
-    "retention_decode_priority": ints(50),
-    "retention_decode_duration_ms": ints(50),
 }
 
 
@@ -56,10 +45,6 @@ UNSERVED = {
 def test_unserved_tensor_is_refused_by_name(http, name):
     message = refusal(http, request(**{name: UNSERVED[name]}))
     assert name in message and "this" in message
-
-
-def test_refusal_gives_value_and_what_is_supported(http):
-    assert "beam_width is 4; this version supports only 1" in refusal(http, request(beam_width=4))
 
 
 NO_EFFECT = {
@@ -110,6 +95,31 @@ BAD = {
     "stop without id": ({"stop": np.array([[True]])}, "the request has no id"),
     "prompt too long": ({"input_ids": np.full((1, 300), 5, np.int32), "input_lengths": ints(300)}, "at most 255"),
     "tokens outside the vocabulary": ({"input_ids": ints(5, 480, 7)}, "input_ids holds 480 at position 1"),
+    "beams beyond the configuration's": ({"beam_width": ints(5)}, "beam_width is 5, but parameter max_beam_width of"),
+    "sequences without decoupled": ({"num_return_sequences": ints(2)}, "num_return_sequences is 2"),
+    "retention without ends": (
+        {"retention_token_range_starts": ints(0), "retention_token_range_priorities": ints(50)},
+        "retention_token_range_ends has 0 values, and retention_token_range_starts has 1",
+    ),
+    "durations of other ranges": (
+        {
+            "retention_token_range_starts": ints(0),
+            "retention_token_range_ends": ints(-1),
+            "retention_token_range_priorities": ints(50),
+            "retention_token_range_durations_ms": ints(5, 6),
+        },
+        "retention_token_range_durations_ms has 2 values",
+    ),
+    "unknown guide": (
+        {"guided_decoding_guide_type": strings("structural_tag"), "guided_decoding_guide": strings("{}")},
+        'guided_decoding_guide_type is "structural_tag"; it must be json, json_schema, regex, ebnf_grammar or choice',
+    ),
+    "guide without a type": ({"guided_decoding_guide": strings("a+")}, "given without guided_decoding_guide_type"),
+    "type without a guide": ({"guided_decoding_guide_type": strings("regex")}, "needs a guide"),
+    "json with a guide": (
+        {"guided_decoding_guide_type": strings("json"), "guided_decoding_guide": strings("{}")},
+        "takes any JSON object",
+    ),
     "NaN temperature": ({"temperature": np.array([[np.nan]], np.float32)}, "temperature is nan"),
 }
 
@@ -117,6 +127,21 @@ BAD = {
 @pytest.mark.parametrize(("changes", "expected"), BAD.values(), ids=BAD)
 def test_bad_input_says_what_was_expected(http, changes, expected):
     assert expected in refusal(http, {**request(), **changes})
+
+
+PARAMETERS = {
+    "priority that is no number": ({"request_priority": "high"}, "request parameter request_priority must be a number"),
+    "timeout that is no number": ({"timeout": True}, "timeout"),
+    "negative timeout": ({"timeout": -5}, "timeout"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "expected"), PARAMETERS.values(), ids=PARAMETERS)
+def test_bad_request_parameters_are_refused(server, parameters, expected):
+    """By the generate endpoint, which takes for a parameter what is no tensor."""
+    scalars = {"input_ids": [5, 6, 7], "input_lengths": 3, "request_output_len": 2}
+    answer = http_client.post(server.http_port, "/v2/models/coupled/generate", {**scalars, **parameters})
+    assert answer.status == 400 and expected in answer.error
 
 
 def test_a_shape_whose_size_wraps_around_is_refused(grpc):

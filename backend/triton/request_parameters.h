@@ -1,0 +1,23 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+#include "triton/triton_api.h"
+
+namespace inflight::triton {
+
+// What a request says beside its tensors.
+struct RequestParameters {
+  // The request parameter `request_priority`, a number; checked by the batch manager. (Triton hands its own `priority`
+  // to its dynamic batcher only, never to a backend.)
+  std::optional<float> priority;
+  // From now on: Triton's `timeout`, in microseconds, or, as its generate endpoints do not read that one, the request
+  // parameter `timeout`.
+  std::optional<std::chrono::microseconds> timeout;
+};
+
+// Throws kInvalidArgument naming a parameter that cannot be read. Others than those above are not looked at.
+RequestParameters read_request_parameters(TRITONBACKEND_Request* request);
+
+}  // namespace inflight::triton
