@@ -19,7 +19,10 @@ BlockPool::BlockPool(int32_t num_blocks, int32_t num_host_blocks, PrefixTree& tr
       onboarded_in_(num_blocks + num_host_blocks),
       blocks_(tree.num_nodes(), PrefixTree::kNone),
       priorities_(tree.num_nodes()),
-      expirations_(tree.num_nodes()) {}
+      expirations_(tree.num_nodes()) {
+  copies_.reserve(num_blocks);
+  taken_copies_.reserve(num_blocks);
+}
 
 int32_t BlockPool::take() {
   if (device_.empty.empty()) make_empty_block();
