@@ -96,16 +96,19 @@ xgrammar::Grammar grammar_of(const GuidedDecoding& guide) {
 
 bool has_texts(const CompiledGuide& guide) {
   GuideMatcher matcher(guide);
-  std::vector<uint32_t> words(divide_up(guide.vocab_size(), 32));
+  std::vector<uint32_t> words(divide_up(guide.vocabulary->size(), 32));
   return matcher.is_complete() || matcher.fill(words);
 }
 
-std::shared_ptr<const CompiledGuide> compile_guide(xgrammar::GrammarCompiler& compiler, const GuidedDecoding& guide) {
+std::shared_ptr<const CompiledGuide> compile_guide(xgrammar::GrammarCompiler& compiler, const GuidedDecoding& guide,
+                                                   const std::shared_ptr<const GuidedVocabulary>& vocabulary) {
   try {
     const XgrammarWarnings warnings;
     const xgrammar::Grammar grammar = grammar_of(guide);
     if (!warnings.messages().empty()) fail(warnings.messages().front());
-    auto compiled = std::make_shared<const CompiledGuide>(compiler.CompileGrammar(grammar));
+    const bool is_json = guide.type == GuidedDecoding::Type::kJson || guide.type == GuidedDecoding::Type::kJsonSchema;
+    auto compiled =
+        std::make_shared<const CompiledGuide>(CompiledGuide{compiler.CompileGrammar(grammar), vocabulary, is_json});
     if (!has_texts(*compiled)) fail("no text of the model's tokens follows it");
     return compiled;
   } catch (const std::exception& e) {
@@ -115,8 +118,8 @@ std::shared_ptr<const CompiledGuide> compile_guide(xgrammar::GrammarCompiler& co
 
 }  // namespace
 
-GuideCompiler::GuideCompiler(xgrammar::TokenizerInfo vocabulary)
-    : vocabulary_(std::move(vocabulary)), thread_([this] { run(); }) {}
+GuideCompiler::GuideCompiler(GuidedVocabulary vocabulary)
+    : vocabulary_(std::make_shared<const GuidedVocabulary>(std::move(vocabulary))), thread_([this] { run(); }) {}
 
 GuideCompiler::~GuideCompiler() {
   {
@@ -169,7 +172,7 @@ void GuideCompiler::forget_old_jobs() {
 }
 
 void GuideCompiler::run() {
-  xgrammar::GrammarCompiler compiler(vocabulary_, std::clamp(available_cpus() / 2, 1, kMaxThreads),
+  xgrammar::GrammarCompiler compiler(vocabulary_->tokens, std::clamp(available_cpus() / 2, 1, kMaxThreads),
                                      /*cache_enabled=*/true, kRuleCacheBytes);
   std::unique_lock lock(mutex_);
   while (true) {
@@ -179,7 +182,7 @@ void GuideCompiler::run() {
     waiting_.pop_front();
     lock.unlock();
     try {
-      job->promise.set_value(compile_guide(compiler, job->guide));
+      job->promise.set_value(compile_guide(compiler, job->guide, vocabulary_));
     } catch (...) {
       job->promise.set_exception(std::current_exception());
     }

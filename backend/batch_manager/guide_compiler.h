@@ -1,7 +1,4 @@
 #pragma once
-
-#include <xgrammar/compiler.h>
-
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -15,26 +12,17 @@
 #include <utility>
 #include <vector>
 
+#include "batch_manager/compiled_guide.h"
 #include "batch_manager/request.h"
 
 namespace inflight {
-
-class CompiledGuide {
- public:
-  explicit CompiledGuide(xgrammar::CompiledGrammar grammar) : grammar_(std::move(grammar)) {}
-  const xgrammar::CompiledGrammar& grammar() const { return grammar_; }
-  int32_t vocab_size() const { return grammar_.GetTokenizerInfo().GetVocabSize(); }
-
- private:
-  xgrammar::CompiledGrammar grammar_;
-};
 
 // Compiles guides for one vocabulary on a thread of its own, one after another, and keeps those used last.
 class GuideCompiler {
  public:
   using Future = std::shared_future<std::shared_ptr<const CompiledGuide>>;
 
-  explicit GuideCompiler(xgrammar::TokenizerInfo vocabulary);
+  explicit GuideCompiler(GuidedVocabulary vocabulary);
   ~GuideCompiler();  // futures that are not ready then throw Error(kUnavailable); on_done is not called for them
 
   // As GuidedDecoder::compile.
@@ -53,7 +41,7 @@ class GuideCompiler {
   void run();
   void forget_old_jobs();
 
-  xgrammar::TokenizerInfo vocabulary_;
+  std::shared_ptr<const GuidedVocabulary> vocabulary_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -2,20 +2,33 @@
 
 #include <algorithm>
 
-#include "batch_manager/guide_compiler.h"
+#include "batch_manager/compiled_guide.h"
 
 namespace inflight {
+namespace {
 
-GuideMatcher::GuideMatcher(const CompiledGuide& guide)
-    : matcher_(guide.grammar()), last_word_(~0u >> (31 - (guide.vocab_size() - 1) % 32)) {}
+void remove(std::span<uint32_t> words, const std::vector<uint32_t>& removed) {
+  for (size_t i = 0; i < words.size(); ++i) words[i] &= ~removed[i];
+}
 
-bool GuideMatcher::accept(int32_t token) { return matcher_.AcceptToken(token); }
+}  // namespace
+
+GuideMatcher::GuideMatcher(const CompiledGuide& guide) : guide_(guide), matcher_(guide.grammar) {}
+
+bool GuideMatcher::accept(int32_t token) {
+  if (!matcher_.AcceptToken(token)) return false;
+  is_in_surrogate_ = guide_.vocabulary->ends_in_surrogate_start(token);
+  return true;
+}
 
 bool GuideMatcher::fill(std::span<uint32_t> words) {
+  const GuidedVocabulary& vocabulary = *guide_.vocabulary;
   int64_t size = static_cast<int64_t>(words.size());
   DLTensor mask{words.data(), {kDLCPU, 0}, 1, xgrammar::GetBitmaskDLType(), &size, nullptr, 0};
   matcher_.FillNextTokenBitmask(&mask);
-  words.back() &= last_word_;
+  words.back() &= ~0u >> (31 - (vocabulary.size() - 1) % 32);  // there are no tokens beyond
+  if (guide_.is_json) remove(words, vocabulary.controls);
+  if (is_in_surrogate_) remove(words, vocabulary.surrogates);
   return std::ranges::any_of(words, [](uint32_t word) { return word != 0; });
 }
 

@@ -10,7 +10,7 @@ namespace inflight {
 
 class CompiledGuide;
 
-// Where one text stands in its guide. Not thread-safe.
+// Where one text stands in its guide, which must live as long. Not thread-safe.
 class GuideMatcher {
  public:
   explicit GuideMatcher(const CompiledGuide& guide);
@@ -26,8 +26,9 @@ class GuideMatcher {
   bool fill(std::span<uint32_t> words);
 
  private:
+  const CompiledGuide& guide_;
   xgrammar::GrammarMatcher matcher_;
-  uint32_t last_word_;  // bits of the last word that are tokens
+  bool is_in_surrogate_ = false;  // unless the next byte says otherwise
 };
 
 }  // namespace inflight

@@ -1,15 +1,31 @@
 #include "batch_manager/guided_vocabulary.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "common/error.h"
+#include "common/rounding.h"
 
 namespace inflight {
 namespace {
 
 using nlohmann::json;
+
+constexpr char kSurrogateStart = '\xed';  // U+D800 to U+DFFF would be ed a0 80 to ed bf bf; U+D7FF is ed 9f bf
+
+bool is_surrogate_second(char byte) { return '\xa0' <= byte && byte <= '\xbf'; }
+
+bool spells_surrogate(const std::string& token) {
+  for (size_t at = 0; (at = token.find(kSurrogateStart, at)) != std::string::npos; ++at) {
+    if (at + 1 < token.size() && is_surrogate_second(token[at + 1])) return true;
+  }
+  return false;
+}
+
+bool is_control(char byte) { return static_cast<unsigned char>(byte) < 0x20 && byte != '\n' && byte != '\r'; }
 
 json read_tokenizer(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -19,16 +35,31 @@ json read_tokenizer(const std::filesystem::path& file) {
   return json::parse(in);
 }
 
-// The model's part of tokenizer.json that tells how tokens spell bytes.
-xgrammar::VocabType spelling(const json& tokenizer) {
+// How the model's tokens spell bytes.
+struct Spelling {
+  xgrammar::VocabType type;
+  bool has_metaspaces;  // ▁ for a space; those of byte-fallback vocabularies are xgrammar's to know
+};
+
+Spelling read_spelling(const json& tokenizer) {
   json parts = json::object();
   for (const char* name : {"decoder", "normalizer", "pre_tokenizer"}) {
     if (tokenizer.contains(name)) parts[name] = tokenizer[name];
   }
   const json metadata = json::parse(xgrammar::TokenizerInfo::DetectMetadataFromHF(parts.dump()));
   const auto type = static_cast<xgrammar::VocabType>(metadata.at("vocab_type").get<int>());
-  const bool writes_spaces_as_metaspaces = parts.value("decoder", json()).dump().find("▁") != std::string::npos;
-  return type == xgrammar::VocabType::RAW && writes_spaces_as_metaspaces ? xgrammar::VocabType::BYTE_FALLBACK : type;
+  const std::string decoder = parts.value("decoder", json()).dump();
+  return {type, type == xgrammar::VocabType::RAW && decoder.find("▁") != std::string::npos};
+}
+
+std::string without_metaspaces(const std::string& token) {
+  constexpr std::string_view kMetaspace = "▁";
+  std::string text;
+  size_t begin = 0;
+  for (size_t at; (at = token.find(kMetaspace, begin)) != std::string::npos; begin = at + kMetaspace.size()) {
+    text.append(token, begin, at - begin) += ' ';
+  }
+  return text.append(token, begin);
 }
 
 class Vocabulary {
@@ -66,14 +97,17 @@ void read_model(const json& vocabulary, Vocabulary& tokens) {
 xgrammar::TokenizerInfo read(const std::filesystem::path& file, int32_t vocab_size,
                              const std::vector<int32_t>& end_ids) {
   const json tokenizer = read_tokenizer(file);
-  const auto type = spelling(tokenizer);
+  const Spelling spelling = read_spelling(tokenizer);
 
   Vocabulary spelled(file, vocab_size);
   read_model(tokenizer.at("model").at("vocab"), spelled);
   Vocabulary tokens(file, vocab_size);
-  const xgrammar::TokenizerInfo model(spelled.tokens(), type, std::nullopt, std::vector<int32_t>{});
+  const xgrammar::TokenizerInfo model(spelled.tokens(), spelling.type, std::nullopt, std::vector<int32_t>{});
   const auto& decoded = model.GetDecodedVocab();
-  for (size_t id = 0; id < decoded.size(); ++id) tokens.set(static_cast<int64_t>(id), decoded[id]);
+  for (size_t id = 0; id < decoded.size(); ++id) {
+    if (spells_surrogate(decoded[id])) continue;
+    tokens.set(static_cast<int64_t>(id), spelling.has_metaspaces ? without_metaspaces(decoded[id]) : decoded[id]);
+  }
 
   // Added tokens are plain text, even where those of the model spell bytes.
   for (const json& added : tokenizer.value("added_tokens", json::array())) {
@@ -84,13 +118,29 @@ xgrammar::TokenizerInfo read(const std::filesystem::path& file, int32_t vocab_si
   return xgrammar::TokenizerInfo(tokens.tokens(), xgrammar::VocabType::RAW, vocab_size, std::vector<int32_t>{});
 }
 
+template <class Condition>
+std::vector<uint32_t> tokens_that(const xgrammar::TokenizerInfo& tokens, Condition&& condition) {
+  std::vector<uint32_t> words(divide_up(tokens.GetVocabSize(), 32));
+  for (const auto& [id, token] : tokens.GetSortedDecodedVocab()) {
+    if (condition(token)) words[id / 32] |= 1u << id % 32;
+  }
+  return words;
+}
+
 }  // namespace
 
-xgrammar::TokenizerInfo read_guided_vocabulary(const std::filesystem::path& tokenizer_dir, int32_t vocab_size,
-                                               const std::vector<int32_t>& end_ids) {
+bool GuidedVocabulary::ends_in_surrogate_start(int32_t token) const {
+  return tokens.GetDecodedVocab()[token].ends_with(kSurrogateStart);
+}
+
+GuidedVocabulary read_guided_vocabulary(const std::filesystem::path& tokenizer_dir, int32_t vocab_size,
+                                        const std::vector<int32_t>& end_ids) {
   const auto file = tokenizer_dir / "tokenizer.json";
   try {
-    return read(file, vocab_size, end_ids);
+    const xgrammar::TokenizerInfo tokens = read(file, vocab_size, end_ids);
+    return {tokens,
+            tokens_that(tokens, [](const std::string& token) { return std::ranges::any_of(token, is_control); }),
+            tokens_that(tokens, [](const std::string& token) { return is_surrogate_second(token[0]); })};
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {

@@ -5,12 +5,14 @@
 // A request is a line of JSON, {"type": 0 .. 4, "guide": "…", "walks": 8, "max_tokens": 2000, "seed": 0}; its answer is
 // one as well: {"walks": [{"ids": [tokens], "ended": whether max_tokens were enough, "mask_us": …}, …]} or {"error":
 // "…"}.
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iostream>
-#include <map>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 #include <string>
 
 #include "batch_manager/guided_decoder.h"
@@ -36,20 +38,22 @@ std::vector<int32_t> allowed_tokens(std::span<const uint32_t> mask, int32_t voca
 // token, but blanks are hundreds.
 class Draw {
  public:
-  Draw(uint64_t seed, const std::vector<std::string>& vocabulary) : random_(seed), vocabulary_(vocabulary) {}
+  // starts: the first byte of each token.
+  Draw(uint64_t seed, const std::vector<uint8_t>& starts) : random_(seed), starts_(starts) {}
 
   int32_t operator()(const std::vector<int32_t>& tokens) {
     if (random_() % 2 == 0) return tokens[random_() % tokens.size()];
-    std::map<std::string, std::vector<int32_t>> by_start;
-    for (const int32_t token : tokens) by_start[vocabulary_[token].substr(0, 1)].push_back(token);
-    auto start = by_start.begin();
-    std::advance(start, random_() % by_start.size());
-    return start->second[random_() % start->second.size()];
+    std::set<uint8_t> starts;
+    for (const int32_t token : tokens) starts.insert(starts_[token]);
+    const uint8_t start = *std::next(starts.begin(), random_() % starts.size());
+    std::vector<int32_t> chosen;
+    std::ranges::copy_if(tokens, std::back_inserter(chosen), [&](int32_t token) { return starts_[token] == start; });
+    return chosen[random_() % chosen.size()];
   }
 
  private:
   std::mt19937_64 random_;
-  const std::vector<std::string>& vocabulary_;
+  const std::vector<uint8_t>& starts_;
 };
 
 class Walks {
@@ -58,10 +62,14 @@ class Walks {
       : vocab_size_(vocab_size),
         end_id_(end_id),
         decoder_(tokenizer_dir, vocab_size, {end_id}, 1),
-        vocabulary_(vocab_size) {
+        starts_(vocab_size) {
     std::ifstream file(tokenizer_dir + "/tokenizer.json");
-    const json tokenizer = json::parse(file);
-    for (const auto& [token, id] : tokenizer.at("model").at("vocab").items()) vocabulary_[id.get<size_t>()] = token;
+    const json vocabulary = json::parse(file).at("model").at("vocab");
+    for (const auto& [key, value] : vocabulary.items()) {
+      const bool is_list = vocabulary.is_array();
+      const std::string token = is_list ? value.at(0).get<std::string>() : key;
+      if (!token.empty()) starts_.at(is_list ? std::stoul(key) : value.get<size_t>()) = static_cast<uint8_t>(token[0]);
+    }
   }
 
   json answer(const json& request) {
@@ -72,7 +80,7 @@ class Walks {
       const auto compiled = decoder_.compile(guide, {}).get();
       answer["compile_us"] = microseconds(Clock::now() - start);
       for (int walk = 0; walk < request.at("walks"); ++walk) {
-        Draw draw(request.at("seed").get<uint64_t>() + walk, vocabulary_);
+        Draw draw(request.at("seed").get<uint64_t>() + walk, starts_);
         answer["walks"].push_back(this->walk(compiled, request.at("max_tokens"), draw));
       }
     } catch (const Error& e) {
@@ -86,9 +94,9 @@ class Walks {
     std::vector<int32_t> ids;
     bool ended = false;
     Clock::duration waiting{0};
+    auto start = Clock::now();
     decoder_.start(0, guide, {});
     for (int i = 0; i < max_tokens && !ended; ++i) {
-      const auto start = Clock::now();
       const auto mask = decoder_.mask(0);
       waiting += Clock::now() - start;
       if (decoder_.is_terminated(0)) {
@@ -96,11 +104,9 @@ class Walks {
         break;
       }
       const int32_t token = draw(allowed_tokens(mask, vocab_size_));
-      if (token == end_id_) {
-        ended = true;
-      } else {
-        ids.push_back(token);
-      }
+      ended = token == end_id_;
+      if (!ended) ids.push_back(token);
+      start = Clock::now();
       decoder_.accept(0, token);
     }
     decoder_.finish(0);
@@ -110,7 +116,7 @@ class Walks {
   int32_t vocab_size_;
   int32_t end_id_;
   GuidedDecoder decoder_;
-  std::vector<std::string> vocabulary_;  // as tokenizer.json spells them
+  std::vector<uint8_t> starts_;  // of the tokens, as tokenizer.json spells them
 };
 
 }  // namespace
