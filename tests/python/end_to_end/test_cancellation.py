@@ -55,14 +55,15 @@ def metric(server):
 
 
 @pytest.fixture
-def blocks_are_as_before(metric):
-    """When all clients of the test have left, as many blocks are free as before: all."""
-    cache = "nv_trt_llm_kv_cache_block_metrics"
-    before = metric(cache, "free")
-    assert before == metric(cache, "max")
+def all_are_cancelled(metric):
+    """TIMES clients leave in the test: as many requests are cancelled, and as many blocks are free as before, all."""
+    cancelled = ("inflight_ended_requests_total", "cancelled")
+    free_blocks = ("nv_trt_llm_kv_cache_block_metrics", "free")
+    before = {key: metric(*key) for key in (cancelled, free_blocks)}
+    assert before[free_blocks] == metric("nv_trt_llm_kv_cache_block_metrics", "max")
     yield
-    prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)
-    assert metric(cache, "free") == before
+    after = {**before, cancelled: before[cancelled] + TIMES}
+    prometheus.wait_for(lambda: {key: metric(*key) for key in after} == after)
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def running(server, model: str):
         yield stream
 
 
-@pytest.mark.usefixtures("blocks_are_as_before")
+@pytest.mark.usefixtures("all_are_cancelled")
 @pytest.mark.parametrize("model", MODELS)
 def test_grpc_clients_that_leave_a_stream_free_their_blocks(model, server):
     for i in range(TIMES):
@@ -82,7 +83,7 @@ def test_grpc_clients_that_leave_a_stream_free_their_blocks(model, server):
             LEAVE[i % 2](stream)
 
 
-@pytest.mark.usefixtures("blocks_are_as_before")
+@pytest.mark.usefixtures("all_are_cancelled")
 @pytest.mark.parametrize("model", MODELS)
 def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks(model, server, metric):
     request, _ = MODELS[model]
@@ -93,7 +94,7 @@ def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks(mode
         prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)
 
 
-@pytest.mark.usefixtures("blocks_are_as_before")
+@pytest.mark.usefixtures("all_are_cancelled")
 def test_http_clients_that_leave_a_stream_free_their_blocks(server):
     for _ in range(TIMES):
         events = http_client.generate_stream(server.http_port, LONG)
