@@ -54,9 +54,7 @@ def with_changes(good: dict, changes: dict) -> dict:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("changes", "named"), TEXT_CASES.values(), ids=TEXT_CASES)
 def test_text_request(changes, named, model, tiny_server):
-    answer = http_client.post(
-        tiny_server.http_port, f"/v2/models/{model}/generate", with_changes(GOOD, changes)
-    )
+    answer = http_client.post(tiny_server.http_port, f"/v2/models/{model}/generate", with_changes(GOOD, changes))
     assert 400 <= answer.status < 600
     assert named in answer.error
 

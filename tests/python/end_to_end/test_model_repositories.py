@@ -35,7 +35,12 @@ def serve(tmp_path):
 
 def test_backend_name_and_unfilled_variables_of_upstream(repository, serve):
     edit(repository, "tensorrt_llm", 'backend: "inflight"', 'backend: "tensorrtllm"')
-    for name in ("max_queue_size", "max_tokens_in_paged_kv_cache", "enable_kv_cache_reuse", "lora_cache_max_adapter_size"):
+    for name in (
+        "max_queue_size",
+        "max_tokens_in_paged_kv_cache",
+        "enable_kv_cache_reuse",
+        "lora_cache_max_adapter_size",
+    ):
         set_parameter(repository, "tensorrt_llm", name, f"${{{name}}}")
     with serve(repository) as server:
         assert http_client.generate(server.http_port, REQUEST)["text_output"].startswith("a b c")
