@@ -71,7 +71,7 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
   std::vector<int32_t> preceding(kPrecedingTokens, -1);
   std::copy_backward(content.preceding_tokens.begin(), content.preceding_tokens.end(), preceding.end());
   add<int32_t>(response, "preceding_ids", {kPrecedingTokens}, preceding);
-  add_scalar<bool>(response, "sequence_finished", content.is_sequence_final || content.is_final);
+  add_scalar<bool>(response, "sequence_finished", content.is_sequence_final);
   add_scalar<int32_t>(response, "batch_index", batch_index);
   add_scalar<int32_t>(response, "sequence_index", content.sequence_index);
   if (content.context_logits != nullptr) {
