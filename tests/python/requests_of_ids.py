@@ -1,6 +1,9 @@
 """Requests of token ids for the model tensorrt_llm, as tritonclient takes them."""
 
+import queue
+
 import numpy as np
+import tritonclient.grpc as grpcclient
 
 TYPES = {
     "int32": "INT32",
@@ -23,6 +26,11 @@ def tensors(client, arrays: dict[str, np.ndarray]) -> list:
     return inputs
 
 
+def strings(*values: str) -> np.ndarray:
+    """[1, n]"""
+    return np.array([[value.encode() for value in values]], np.object_)
+
+
 def request(input_ids=(5, 6, 7), max_tokens: int = 8, **others) -> dict[str, np.ndarray]:
     """The tensors of a request of one sequence; others: name → array, or a Python scalar as [1, 1]."""
     arrays = {
@@ -34,3 +42,23 @@ def request(input_ids=(5, 6, 7), max_tokens: int = 8, **others) -> dict[str, np.
     for name, value in others.items():
         arrays[name] = value if isinstance(value, np.ndarray) else np.array([[value]], types[type(value)])
     return arrays
+
+
+def stream(
+    client: grpcclient.InferenceServerClient, arrays: dict[str, np.ndarray], model: str = "tensorrt_llm"
+) -> list[grpcclient.InferResult]:
+    """All responses to one request on a gRPC stream; raises its error."""
+    responses = queue.SimpleQueue()
+    client.start_stream(lambda result, error: responses.put((result, error)))
+    try:
+        client.async_stream_infer(model, tensors(grpcclient, arrays), enable_empty_final_response=True)
+        results = []
+        while True:
+            result, error = responses.get(timeout=60)
+            if error is not None:
+                raise error
+            results.append(result)
+            if result.get_response().parameters["triton_final_response"].bool_param:
+                return results
+    finally:
+        client.stop_stream()

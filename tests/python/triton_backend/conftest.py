@@ -42,7 +42,7 @@ def write_model(engine) -> Callable[..., None]:
 def server(tmp_path_factory, write_model):
     """tensorrt_llm as the template has it (decoupled), `coupled`, `upstream_name` with backend tensorrtllm, `unbatched`
     with max_batch_size 0, `short_queue` for one waiting request, `unpaced` that sends responses as fast as they come,
-    `measured` that serves one test module only."""
+    `measured` that serves one test module only, and others named after what they do."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tensorrt_llm")
     write_model(repository, "coupled", decoupled_mode=False, max_beam_width=4)
@@ -50,6 +50,12 @@ def server(tmp_path_factory, write_model):
     write_model(repository, "short_queue", max_queue_size=1)
     write_model(repository, "unpaced", max_responses_per_second=0)
     write_model(repository, "measured", decoupled_mode=False)
+    write_model(repository, "half_logits", decoupled_mode=False, logits_datatype="TYPE_FP16")
+    write_model(repository, "prompt_lookup", decoupled_mode=False, decoding_mode="prompt_lookup")
+    write_model(repository, "reuse", decoupled_mode=False, enable_kv_cache_reuse=True)
+    write_model(repository, "max_utilization", decoupled_mode=False, batch_scheduler_policy="max_utilization")
+    write_model(repository, "static_batch", decoupled_mode=False, batch_scheduler_policy="static_batch")
+    write_model(repository, "v1", decoupled_mode=False, batching_strategy="v1")
     write_model(repository, "unbatched", triton_max_batch_size=0)
     config = repository / "unbatched" / "config.pbtxt"
     # Triton has no scalars without a batch dimension.

@@ -3,10 +3,12 @@
 import queue
 import time
 
+import numpy as np
 import prometheus
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from greedy import greedy_tokens
 from requests_of_ids import request, tensors
 
 from inflight.launcher.server import TritonServer
@@ -110,6 +112,16 @@ def test_running_and_waiting_requests_and_what_they_hold(metrics, grpc):
     assert [answers.get(timeout=60) for _ in range(200)] == [None] * 200
     prometheus.wait_for(lambda: metrics()[cache, "free"] == found[cache, "max"], timeout=1)
     assert metrics()["nv_trt_llm_request_metrics", "active"] == 0
+
+
+def test_drafts_are_counted(metrics, http, engine):
+    """Of three drafts, two are what is generated."""
+    first, second, third = greedy_tokens(engine, [[5, 6, 7]], 3)[0]
+    before = metrics()
+    generate(http, max_tokens=8, draft_input_ids=np.array([[first, second, (third + 1) % 480]], np.int32))
+    expected = {"proposed": 3, "accepted": 2}
+    name = "inflight_draft_tokens_total"
+    prometheus.wait_for(lambda: {key: metrics()[name, key] - before[name, key] for key in expected} == expected)
 
 
 def test_memory_is_that_of_the_process(metrics):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from requests_of_ids import request, tensors
+from requests_of_ids import request, strings, tensors
 from tritonclient.utils import InferenceServerException
 
 
@@ -25,10 +25,6 @@ def refusal(http, arrays: dict, model: str = "coupled") -> str:
 
 def ints(*values) -> np.ndarray:
     return np.array([values], np.int32)
-
-
-def strings(*values: str) -> np.ndarray:
-    return np.array([[value.encode() for value in values]], np.object_)
 
 
 UNSERVED = {

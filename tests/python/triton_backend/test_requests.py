@@ -1,6 +1,5 @@
 """What the model tensorrt_llm answers, over HTTP and gRPC, decoupled and not."""
 
-import queue
 import time
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from greedy import greedy_tokens
-from requests_of_ids import request, tensors
+from requests_of_ids import request, stream, tensors
 from tritonclient.utils import InferenceServerException
 
 PROMPT = (5, 6, 7, 200)
@@ -19,26 +18,6 @@ MAX_TOKENS = 24
 def expected(engine) -> list[int]:
     """The tokens that follow PROMPT; none is an end id."""
     return greedy_tokens(engine, [list(PROMPT)], MAX_TOKENS)[0]
-
-
-def stream(client, arrays: dict, model: str = "tensorrt_llm", outputs=None, request_id: str = "") -> list:
-    """All responses of one request on a gRPC stream; raises its error."""
-    responses = queue.SimpleQueue()
-    client.start_stream(lambda result, error: responses.put((result, error)))
-    try:
-        client.async_stream_infer(
-            model, tensors(grpcclient, arrays), outputs=outputs, request_id=request_id, enable_empty_final_response=True
-        )
-        results = []
-        while True:
-            result, error = responses.get(timeout=60)
-            if error is not None:
-                raise error
-            results.append(result)
-            if result.get_response().parameters["triton_final_response"].bool_param:
-                return results
-    finally:
-        client.stop_stream()
 
 
 def never_ends(**others) -> dict:
