@@ -46,6 +46,8 @@ struct Admission {
 class KvCache {
  public:
   explicit KvCache(const KvCacheOptions& options);
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
 
   KvCacheStatistics statistics() const;
   int32_t free_blocks() const { return pool_.num_free(); }  // in no list, promised to a sequence or not

@@ -18,9 +18,9 @@ struct KvCacheStatistics {
   int32_t used_host_blocks = 0;
   int32_t tokens_per_block = 0;
   // Since the start.
-  uint64_t allocated_blocks = 0;  // entries of block lists, new or reused
+  uint64_t allocated_blocks = 0;  // entries of block lists, new or reused; what a fork shares does not count
   uint64_t new_blocks = 0;
-  uint64_t reused_blocks = 0;
+  uint64_t reused_blocks = 0;     // shared with, or copied from, what was cached
   uint64_t evicted_blocks = 0;    // lost their tokens
   uint64_t offloaded_blocks = 0;  // copied to the host tier
   uint64_t onboarded_blocks = 0;  // copied back
