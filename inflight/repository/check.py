@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.errors import InflightError
-from inflight.repository.engine_values import engine_max_batch_size
+from inflight.repository.engine_values import engine_limit
 from inflight.repository.parameters import is_unfilled
 from inflight.repository.template import template_variables
 from inflight.repository.tokenizer_check import foreign_tokenizers
@@ -56,7 +56,7 @@ def check_repository(path: str | Path) -> None:
     _raise(problem for model in models.values() for problem in _bad_paths(model))
     _raise(problem for model in models.values() for problem in _missing_models(model, models))
     _raise(problem for group in _groups(models) for problem in _bad_batch_sizes(group))
-    _raise(problem for model in models.values() if model.generates for problem in _batch_beyond_engine(model))
+    _raise(problem for model in models.values() if model.generates for problem in _beyond_engine(model))
     _raise(_foreign_tokenizers(models))
 
 
@@ -140,14 +140,18 @@ def _called_models(model: _Model) -> list[str]:
     return steps
 
 
-def _batch_beyond_engine(model: _Model) -> Iterator[str]:
-    limit = engine_max_batch_size(model.engine)
-    if model.config.max_batch_size > limit:
-        yield (
-            f"{model.file}: max_batch_size (${{triton_max_batch_size}}) is {model.config.max_batch_size}, but the "
-            f"engine {model.engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger "
-            "--max-batch-size"
-        )
+def _beyond_engine(model: _Model) -> Iterator[str]:
+    beam_width = model.parameter("max_beam_width")
+    wanted = [("max_batch_size", "triton_max_batch_size", model.config.max_batch_size)]
+    if beam_width.isdecimal():  # the backend refuses what is not
+        wanted.append(("max_beam_width", "max_beam_width", int(beam_width)))
+    for name, variable, value in wanted:
+        limit = engine_limit(model.engine, name)
+        if value > limit:
+            yield (
+                f"{model.file}: {name} (${{{variable}}}) is {value}, but the engine {model.engine}/config.json was "
+                f"built for {limit}; fill in at most that, or rebuild with a larger --{name.replace('_', '-')}"
+            )
 
 
 def _foreign_tokenizers(models: Mapping[str, _Model]) -> Iterator[str]:

@@ -28,9 +28,12 @@ def engine_vocab_size(engine: str | Path) -> int:
     return _section(engine, "pretrained_config").integer("vocab_size", minimum=1)
 
 
-def engine_max_batch_size(engine: str | Path) -> int:
-    """Number of sequences that an engine of this project or of TensorRT-LLM runs at once. Raises InflightError."""
-    return _section(engine, "build_config").integer("max_batch_size", minimum=1)
+def engine_limit(engine: str | Path, name: str) -> int:
+    """What an engine of this project or of TensorRT-LLM was built for: max_batch_size or max_beam_width.
+
+    Raises InflightError.
+    """
+    return _section(engine, "build_config").integer(name, minimum=1)
 
 
 def _section(engine: str | Path, name: str) -> JsonObject:

@@ -26,6 +26,7 @@ VECTORS = {
     ("FP16", (-1, -1)): "prompt_embedding_table lora_weights",
     ("UINT64", (-1,)): "prompt_table_extra_ids",
     ("INT32", (-1, 3)): "lora_config",
+    ("STRING", (1,)): "guided_decoding_guide_type guided_decoding_guide",
 }
 GENERATION_OUTPUTS = {
     "cum_log_probs": ("FP32", (-1,)),

@@ -83,9 +83,9 @@ def test_ensembles_need_batches(repository):
     assert all(str(file) in message for file in repository.glob("*/config.pbtxt")) and "\n" not in message
 
 
-@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls", "postprocessing"])
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
 def test_the_generating_model_may_have_another_name(repository, model):
-    for caller in ("ensemble", "tensorrt_llm_bls", "postprocessing"):
+    for caller in ("ensemble", "tensorrt_llm_bls"):
         edit(repository / caller / "config.pbtxt", '"tensorrt_llm"', '"llama"')
     missing = f"{model}/config.pbtxt: calls the model llama, which is not in the repository"
     assert_refused(repository, missing)
@@ -105,6 +105,20 @@ def test_batch_size_beyond_the_engine_is_refused(repository, engine):
     for file in repository.glob("*/config.pbtxt"):
         edit(file, "max_batch_size: 8", "max_batch_size: 9")
     assert_refused(repository, "tensorrt_llm/config.pbtxt", "is 9", f"{engine}/config.json was built for 8")
+
+
+def test_beam_width_beyond_the_engine_is_refused(repository, engine):
+    """stub_engine's takes one beam."""
+    file = repository / "tensorrt_llm" / "config.pbtxt"
+    edit(
+        file, 'key: "max_beam_width"  value { string_value: "1" }', 'key: "max_beam_width"  value { string_value: "4" }'
+    )
+    assert_refused(
+        repository,
+        "tensorrt_llm/config.pbtxt: max_beam_width (${max_beam_width}) is 4",
+        f"{engine}/config.json was built for 1",
+        "--max-beam-width",
+    )
 
 
 def test_a_missing_model_is_refused(repository):
