@@ -74,3 +74,14 @@ def test_tokenizer_of_another_model_is_refused(repository, smollm2_engine, serve
         set_parameter(repository, model, "tokenizer_dir", str(smollm2_engine() / "tokenizer"))
     with pytest.raises(InflightError, match="tokenizer.*49152"), serve(repository):
         pass
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_one_response_a_request_without_decoupled_mode(repository, serve, model):
+    edit(repository, "tensorrt_llm", "decoupled: true", "decoupled: false")
+    inputs = {"text_input": ("BYTES", [1, 1], [REQUEST["text_input"]]), "max_tokens": ("INT32", [1, 1], [8])}
+    with serve(repository) as server:
+        answer = http_client.infer(server.http_port, model, inputs)
+        assert answer.status == 200, answer
+        (text,) = [output["data"][0] for output in answer.body["outputs"] if output["name"] == "text_output"]
+        assert text == http_client.generate(server.http_port, {**REQUEST, "max_tokens": 8}, model)["text_output"]
