@@ -17,8 +17,9 @@ using nlohmann::json;
 
 constexpr size_t kMaxGuides = 64;               // kept, compiled or not
 constexpr size_t kMaxGuideBytes = 128 << 10;    // more take minutes to compile, and others wait
-constexpr int64_t kRuleCacheBytes = 128 << 20;  // xgrammar's cache of rules that several guides share
+constexpr int64_t kMaxBytes = 256 << 20;        // of all compiled guides that are kept
 constexpr int kMaxThreads = 8;                  // for one guide
+constexpr int kMaxWhitespace = 24;              // characters between two tokens of JSON: a model that loops comes out of it
 
 const char* name(GuidedDecoding::Type type) {
   switch (type) {
@@ -73,7 +74,7 @@ json parse_schema(const std::string& guide) {
 
 xgrammar::Grammar schema_grammar(const std::string& schema, bool allows_what_it_leaves_out) {
   return xgrammar::Grammar::FromJSONSchema(schema, /*any_whitespace=*/true, std::nullopt, std::nullopt,
-                                           /*strict_mode=*/!allows_what_it_leaves_out);
+                                           /*strict_mode=*/!allows_what_it_leaves_out, kMaxWhitespace);
 }
 
 xgrammar::Grammar grammar_of(const GuidedDecoding& guide) {
@@ -163,17 +164,19 @@ GuideCompiler::Future GuideCompiler::compile(const GuidedDecoding& guide, std::f
 
 // Those not done are not forgotten, or the same guide would be compiled twice at a time.
 void GuideCompiler::forget_old_jobs() {
-  for (auto job = jobs_.end(); jobs_.size() > kMaxGuides && job != jobs_.begin();) {
+  for (auto job = jobs_.end(); (jobs_.size() > kMaxGuides || bytes_ > kMaxBytes) && job != jobs_.begin();) {
     --job;
     if (!(*job)->is_done) continue;
+    bytes_ -= (*job)->bytes;
     by_guide_.erase({(*job)->guide.type, (*job)->guide.guide});
     job = jobs_.erase(job);
   }
 }
 
 void GuideCompiler::run() {
-  xgrammar::GrammarCompiler compiler(vocabulary_->tokens, std::clamp(available_cpus() / 2, 1, kMaxThreads),
-                                     /*cache_enabled=*/true, kRuleCacheBytes);
+  // The library's own cache, of rules that guides share, fails for some repetitions in patterns of JSON schemas.
+  const int num_threads = std::clamp(available_cpus() / 2, 1, kMaxThreads);
+  xgrammar::GrammarCompiler compiler(vocabulary_->tokens, num_threads, /*cache_enabled=*/false);
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return is_stopping_ || !waiting_.empty(); });
@@ -182,12 +185,16 @@ void GuideCompiler::run() {
     waiting_.pop_front();
     lock.unlock();
     try {
-      job->promise.set_value(compile_guide(compiler, job->guide, vocabulary_));
+      auto guide = compile_guide(compiler, job->guide, vocabulary_);
+      job->bytes = static_cast<int64_t>(guide->grammar.MemorySizeBytes());
+      job->promise.set_value(std::move(guide));
     } catch (...) {
       job->promise.set_exception(std::current_exception());
     }
     lock.lock();
     job->is_done = true;
+    bytes_ += job->bytes;
+    forget_old_jobs();
     const auto callbacks = std::move(job->on_done);
     lock.unlock();
     for (const auto& on_done : callbacks) on_done();

@@ -34,6 +34,7 @@ class GuideCompiler {
     std::promise<std::shared_ptr<const CompiledGuide>> promise;
     Future future;
     std::vector<std::function<void()>> on_done;
+    int64_t bytes = 0;
     bool is_done = false;
   };
   using Jobs = std::list<std::shared_ptr<Job>>;
@@ -47,6 +48,7 @@ class GuideCompiler {
   std::condition_variable changed_;
   bool is_stopping_ = false;
   Jobs jobs_;  // asked for last, first; done or not
+  int64_t bytes_ = 0;  // of those that are done
   std::map<std::pair<GuidedDecoding::Type, std::string>, Jobs::iterator> by_guide_;
   std::list<std::shared_ptr<Job>> waiting_;
   std::thread thread_;

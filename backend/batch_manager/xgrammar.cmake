@@ -1,12 +1,14 @@
 # xgrammar, which guides decoding (https://github.com/mlc-ai/xgrammar, Apache-2.0): its source distribution on PyPI,
-# compiled here. The libxgrammar.a of its wheels is LTO code of one compiler version, and their requirements hold torch.
+# compiled here: the libxgrammar.a of its wheels is LTO code of GCC 14 alone, gone since 0.2.6, and they require torch.
 #
 # Without a network: -DFETCHCONTENT_SOURCE_DIR_XGRAMMAR=a folder with the unpacked source distribution.
 include(FetchContent)
+if(POLICY CMP0135)
+  cmake_policy(SET CMP0135 NEW)  # files are as old as their extraction
+endif()
 FetchContent_Declare(xgrammar
   URL https://files.pythonhosted.org/packages/03/0f/29f521535729be740779c2c98b630ef6607cf28be9b669895dd2b821ff63/xgrammar-0.2.8.tar.gz
   URL_HASH SHA256=8305646fd2b319d6c3003f51a1665e54cbbe9cba1fb636bc41d0b46434ccbb80
-  DOWNLOAD_EXTRACT_TIMESTAMP FALSE
   SOURCE_SUBDIR none)  # its CMakeLists.txt builds Python bindings, with warnings as errors
 FetchContent_MakeAvailable(xgrammar)
 
