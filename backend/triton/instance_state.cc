@@ -23,11 +23,6 @@ std::unique_ptr<Engine> load_checked_engine(const ModelConfig& config) {
   return engine;
 }
 
-uint64_t now_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
-}
-
 }  // namespace
 
 InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstance* instance)
@@ -49,12 +44,12 @@ BatchManagerOptions InstanceState::batch_manager_options() {
 // Triton's statistics count requests and the time that reading and queueing them takes: a request is released, as it
 // must be for them, long before its last response. Fetches are no requests of their own.
 void InstanceState::execute(std::span<TRITONBACKEND_Request* const> requests) noexcept {
-  const uint64_t batch_begin = now_ns();
+  const uint64_t batch_begin = steady_now_ns();
   size_t counted = 0;
   for (TRITONBACKEND_Request* request : requests) {
-    const uint64_t begin = now_ns();
+    const uint64_t begin = steady_now_ns();
     const Outcome outcome = start(request);
-    const uint64_t end = now_ns();
+    const uint64_t end = steady_now_ns();
     if (outcome != Outcome::kFetched) {
       ++counted;
       log_if_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, request, outcome == Outcome::kStarted, begin,
@@ -63,7 +58,7 @@ void InstanceState::execute(std::span<TRITONBACKEND_Request* const> requests) no
     log_if_error(TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
   }
   if (counted == 0) return;
-  const uint64_t batch_end = now_ns();
+  const uint64_t batch_end = steady_now_ns();
   log_if_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, counted, batch_begin, batch_begin, batch_end,
                                                                 batch_end));
 }
@@ -112,8 +107,8 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
     prompts.push_back(returns_prompt ? sequence.input_ids : std::vector<int32_t>());
   }
   ResponseWriter writer(request.outputs, response_format(request));
-  const auto pending = std::make_shared<PendingRequest>(std::move(factory), std::move(writer), std::move(prompts),
-                                                        request.id, running_, late_ends_);
+  const auto pending = std::make_shared<PendingRequest>(instance_, std::move(factory), std::move(writer),
+                                                        std::move(prompts), request.id, running_, late_ends_);
   if (pending->is_announced()) fetched_.add(pending);
   try {
     for (size_t i = 0; i < request.sequences.size(); ++i) {

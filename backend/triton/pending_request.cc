@@ -45,10 +45,11 @@ void RunningRequests::stop(const std::string& id) {
   for (auto entry = begin; entry != end; ++entry) entry->second->stop();
 }
 
-PendingRequest::PendingRequest(ResponseFactoryHandle factory, ResponseWriter writer,
-                               std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
-                               LateEnds& late_ends)
+PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle factory,
+                               ResponseWriter writer, std::vector<std::vector<int32_t>> prompts, std::string id,
+                               RunningRequests& running, LateEnds& late_ends)
     : factory_(std::move(factory)),
+      statistics_(instance, factory_.get()),
       writer_(std::move(writer)),
       prompts_(std::move(prompts)),
       id_(std::move(id)),
@@ -102,10 +103,12 @@ void PendingRequest::send(size_t sequence, const Response& content) {
     fetchable_.push_back({sequence, content, Clock::now()});
     ended_ = ends;
   } else {
+    const uint64_t begin = steady_now_ns();
     ResponseHandle response = new_response(factory_.get());
     writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence));
     ended_ = ends;
-    return log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
+    log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
+    return count(content, begin);
   }
   announce(flags);
 }
@@ -120,6 +123,15 @@ void PendingRequest::announce(uint32_t flags) {
 void PendingRequest::end_with_error(const std::exception& error) noexcept {
   ended_ = true;
   send_only_response(factory_.get(), &error);
+  statistics_.add_failure(error);
+}
+
+void PendingRequest::count(const Response& content, uint64_t output_begin) noexcept {
+  if (content.finish_reason == FinishReason::kCancelled) {
+    statistics_.add_cancellation();
+  } else {
+    statistics_.add_success(output_begin);
+  }
 }
 
 bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
@@ -130,12 +142,15 @@ bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vec
   lock.unlock();
   try {
     if (content.response.error) throw *content.response.error;
+    const uint64_t begin = steady_now_ns();
     ResponseHandle response = new_response(fetch);
     writer_.for_outputs(outputs).write(response.get(), content.response, prompts_[content.sequence],
                                        static_cast<int32_t>(content.sequence));
     log_if_error(TRITONBACKEND_ResponseSend(response.release(), TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr));
+    count(content.response, begin);
   } catch (const std::exception& error) {
     send_only_response(fetch, &error);
+    statistics_.add_failure(error);
   }
   return true;
 }

@@ -13,6 +13,7 @@
 #include "batch_manager/request.h"
 #include "triton/handles.h"
 #include "triton/late_ends.h"
+#include "triton/response_statistics.h"
 #include "triton/response_writer.h"
 
 namespace inflight::triton {
@@ -43,8 +44,9 @@ class RunningRequests {
 class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
-  PendingRequest(ResponseFactoryHandle factory, ResponseWriter writer, std::vector<std::vector<int32_t>> prompts,
-                 std::string id, RunningRequests& running, LateEnds& late_ends);
+  PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle factory, ResponseWriter writer,
+                 std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
+                 LateEnds& late_ends);
   ~PendingRequest();
 
   // The client went away, cancelled or stopped the request, or it has ended with an error.
@@ -80,9 +82,11 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   void deliver_now(size_t sequence, const Response& response) noexcept;
   void send(size_t sequence, const Response& response);
   void announce(uint32_t flags);
+  void count(const Response& content, uint64_t output_begin) noexcept;
   void end_with_error(const std::exception& error) noexcept;
 
   const ResponseFactoryHandle factory_;
+  ResponseStatistics statistics_;
   const ResponseWriter writer_;
   const std::vector<std::vector<int32_t>> prompts_;
   const std::string id_;

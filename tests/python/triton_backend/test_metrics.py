@@ -1,5 +1,6 @@
 """The numbers on Triton's metrics port are those of a known load. The model `measured` serves nobody else."""
 
+import json
 import queue
 import time
 
@@ -122,6 +123,42 @@ def test_drafts_are_counted(metrics, http, engine):
     expected = {"proposed": 3, "accepted": 2}
     name = "inflight_draft_tokens_total"
     prometheus.wait_for(lambda: {key: metrics()[name, key] - before[name, key] for key in expected} == expected)
+
+
+@pytest.fixture
+def steps(server, http):
+    """steps(): the lines that the log has for steps of the model `measured`, once it is told to log them.
+
+    Triton makes a message a JSON string, unless TRITON_SERVER_ESCAPE_LOG_MESSAGES=FALSE.
+    """
+    http.update_log_settings({"log_verbose_level": 1})
+
+    def steps() -> list[dict]:
+        messages = [line.partition("] ")[2] for line in server.log_file.read_text().splitlines()]
+        lines = [json.loads(json.loads(message)) for message in messages if "Iteration Counter" in message]
+        return [line for line in lines if line["Model"] == "measured"]
+
+    yield steps
+    http.update_log_settings({"log_verbose_level": 0})
+
+
+def test_each_step_is_a_line_of_the_verbose_log(http, steps):
+    generate(http, input_ids=range(5, 25), max_tokens=7)
+    prometheus.wait_for(lambda: len(steps()) == 7)
+    context, *generation = steps()
+    assert context["Total Context Tokens"] == 20 and context["Context Requests"] == 1
+    assert [step["Generation Requests"] for step in generation] == [1] * 6
+    assert [step["Iteration Counter"] - context["Iteration Counter"] for step in generation] == [1, 2, 3, 4, 5, 6]
+    for step in steps():
+        assert step["Active Request Count"] == step["Scheduled Requests"] == 1
+        assert step["Used KV cache blocks"] + step["Free KV cache blocks"] == step["Max KV cache blocks"]
+
+
+def test_no_step_is_logged_otherwise(server, http):
+    before = len(server.log_file.read_text())
+    generate(http, max_tokens=4)
+    time.sleep(0.2)
+    assert "Iteration Counter" not in server.log_file.read_text()[before:]
 
 
 def test_memory_is_that_of_the_process(metrics):

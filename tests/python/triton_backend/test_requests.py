@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import prometheus
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
@@ -170,3 +171,36 @@ def test_statistics_count_requests(http):
     while counts() != (success + 1, fail + 1) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert counts() == (success + 1, fail + 1)
+
+
+def test_statistics_time_the_responses_of_a_stream(http, grpc):
+    """By their position in the stream."""
+
+    def counts() -> dict[str, tuple[int, int]]:
+        responses = http.get_inference_statistics("unpaced")["model_stats"][0].get("response_stats", {})
+        return {index: (found["success"]["count"], found["compute_infer"]["ns"]) for index, found in responses.items()}
+
+    before = counts()
+    results = stream(grpc, never_ends(streaming=True), model="unpaced")
+    prometheus.wait_for(lambda: counts().get(str(len(results) - 1), (0, 0))[0] > 0)
+    after = counts()
+    for index in range(len(results)):
+        count, time_before = before.get(str(index), (0, 0))
+        assert after[str(index)][0] == count + 1
+        assert after[str(index)][1] > time_before
+
+
+def test_statistics_count_cancelled_requests(http, grpc):
+    def cancelled() -> int:
+        responses = http.get_inference_statistics("tensorrt_llm")["model_stats"][0].get("response_stats", {})
+        return sum(found["cancel"]["count"] for found in responses.values())
+
+    before = cancelled()
+    arrays = tensors(grpcclient, request(PROMPT, 240, end_id=-1))
+    grpc.start_stream(lambda result, error: None)
+    for number in range(100):
+        grpc.async_stream_infer("tensorrt_llm", arrays, request_id=str(number))
+    stop = tensors(grpcclient, request(stop=True))
+    grpc.async_stream_infer("tensorrt_llm", stop, request_id="99")
+    prometheus.wait_for(lambda: cancelled() == before + 1)
+    grpc.stop_stream()

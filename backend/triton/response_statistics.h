@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+
+#include "triton/handles.h"
+
+namespace inflight::triton {
+
+uint64_t steady_now_ns();
+
+// One request's part in `response_stats` of Triton's /v2/models/MODEL/stats, which counts and times the first, second …
+// response of all requests. A response takes from the end of the one before it, the first from the request's arrival;
+// making it into tensors and handing it to Triton are its output time. May be called from any thread.
+class ResponseStatistics {
+ public:
+  // Both must outlive it.
+  ResponseStatistics(TRITONBACKEND_ModelInstance* instance, TRITONBACKEND_ResponseFactory* factory);
+
+  // A response has just been handed over; it was begun at `output_begin`.
+  void add_success(uint64_t output_begin) noexcept;
+  // The request has ended instead.
+  void add_failure(const std::exception& error) noexcept;
+  void add_cancellation() noexcept;
+
+ private:
+  struct Deleter {
+    void operator()(TRITONBACKEND_ModelInstanceResponseStatistics* statistics) const {
+      TRITONBACKEND_ModelInstanceResponseStatisticsDelete(statistics);
+    }
+  };
+
+  void report(uint64_t output_begin, TRITONSERVER_Error* error) noexcept;
+
+  std::mutex mutex_;
+  std::unique_ptr<TRITONBACKEND_ModelInstanceResponseStatistics, Deleter> statistics_;
+  uint64_t begin_ = steady_now_ns();  // of the next response
+};
+
+}  // namespace inflight::triton
