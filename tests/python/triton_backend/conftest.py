@@ -53,6 +53,11 @@ def server(tmp_path_factory, write_model):
     write_model(repository, "half_logits", decoupled_mode=False, logits_datatype="TYPE_FP16")
     write_model(repository, "prompt_lookup", decoupled_mode=False, decoding_mode="prompt_lookup")
     write_model(repository, "reuse", decoupled_mode=False, enable_kv_cache_reuse=True)
+    eight_blocks = {"decoupled_mode": False, "max_tokens_in_paged_kv_cache": 256}
+    write_model(repository, "host_tier", enable_kv_cache_reuse=True, kv_cache_host_memory_bytes=2**22, **eight_blocks)
+    seven_blocks = {"decoupled_mode": False, "max_tokens_in_paged_kv_cache": 224}
+    write_model(repository, "no_window", **seven_blocks)
+    write_model(repository, "window", max_attention_window_size=64, sink_token_length=4, **seven_blocks)
     write_model(repository, "max_utilization", decoupled_mode=False, batch_scheduler_policy="max_utilization")
     write_model(repository, "static_batch", decoupled_mode=False, batch_scheduler_policy="static_batch")
     write_model(repository, "v1", decoupled_mode=False, batching_strategy="v1")

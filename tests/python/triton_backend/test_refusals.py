@@ -153,6 +153,14 @@ def test_a_shape_whose_size_wraps_around_is_refused(grpc):
     assert "stop_words_list is INT32 [4,2,2305843009213693952], which is not a possible size" in str(error)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"\x09\x00\x00\x00json", b"\xff\xff\xff\xffjson"])
+def test_a_string_that_ends_too_early_is_refused(grpc, content):
+    guide_type = grpcclient.InferInput("guided_decoding_guide_type", [1, 1], "BYTES")
+    guide_type._raw_content = content
+    with pytest.raises(InferenceServerException, match="guided_decoding_guide_type"):
+        grpc.infer("coupled", [*tensors(grpcclient, request()), guide_type])
+
+
 def test_batch_needs_a_decoupled_model(http):
     arrays = {name: np.concatenate([array, array]) for name, array in request().items()}
     assert "a batch of 2 sequences" in refusal(http, arrays)

@@ -58,6 +58,35 @@ def test_retention_is_accepted(http):
         http.infer("reuse", tensors(httpclient, request(LONG_PROMPT, 4, **bad)))
 
 
+def test_blocks_come_back_from_the_host_tier(http, server):
+    """Of five prompts of four blocks, eight blocks in all: the first is evicted, and returns."""
+
+    def generate(first_token: int):
+        prompt = range(first_token, first_token + 100)
+        arrays = request(prompt, 4, end_id=-1, return_kv_cache_reuse_stats=True)
+        return http.infer("host_tier", tensors(httpclient, arrays))
+
+    def events() -> dict[str, float]:
+        found = prometheus.samples(server.metrics_port, "host_tier")
+        return {
+            label: value for (name, label), value in found.items() if name == "inflight_kv_cache_block_events_total"
+        }
+
+    first, *_ = (generate(first_token) for first_token in (5, 80, 155, 230, 305))
+    again = generate(5)
+    assert again.as_numpy("output_ids").tolist() == first.as_numpy("output_ids").tolist()
+    assert reuse_counts(again)["reused"] >= 3
+    prometheus.wait_for(lambda: events()["offloaded"] > 0 and events()["onboarded"] >= 3)
+
+
+def test_blocks_outside_of_the_attention_window_are_freed(http):
+    """A sequence of eight blocks runs in a cache of seven."""
+    arrays = tensors(httpclient, request(range(5, 55), 190, end_id=-1))
+    assert http.infer("window", arrays).as_numpy("sequence_length").item() == 240
+    with pytest.raises(InferenceServerException, match="they take 8 blocks of the KV cache, and it has 7"):
+        http.infer("no_window", arrays)
+
+
 @pytest.mark.parametrize("model", ["max_utilization", "static_batch", "v1"])
 def test_every_policy_generates_the_same(http, engine, model):
     expected = greedy_tokens(engine, [[5, 6, 7]], 20)[0]
