@@ -120,6 +120,32 @@ class Comparison {
   std::vector<std::string>& faults_;
 };
 
+// The most steps that these tokens can take: a step computes one at least. Forks may compute a prompt again.
+int64_t most_steps(const Request& request) {
+  const int64_t width = std::max(request.num_return_sequences, request.beam_search.beam_width);
+  return width * (static_cast<int64_t>(request.input_ids.size()) + request.max_new_tokens);
+}
+
+// None waits for ever: those that overtake a request are among the next kMaxOvertaking ones, so that it has ended when
+// these, those before it, and it itself have been computed; with pauses, a few times.
+void check_waiting(const Trace& trace, const TraceResult& result, std::vector<std::string>& faults) {
+  constexpr size_t kMaxOvertaking = 100;
+  constexpr int64_t kComputations = 4;
+  const bool pauses = trace.options.manager.scheduler_policy == SchedulerPolicy::kMaxUtilization;
+  const int64_t steps_per_request = trace.options.copy_delay + 2;  // beside those of its tokens
+  int64_t work = 0;
+  size_t num_before = 0;
+  for (size_t i = 0; i < result.requests.size(); ++i) {
+    for (; num_before < std::min(result.requests.size(), i + kMaxOvertaking + 1); ++num_before) {
+      work += (pauses ? kComputations : 1) * most_steps(result.requests[num_before].request) + steps_per_request;
+    }
+    const Stay& stay = result.stays[i];
+    if (stay.ended && *stay.ended - stay.submitted > work) {
+      faults.push_back(concat("request ", i, " took ", *stay.ended - stay.submitted, " steps; ", work, " suffice"));
+    }
+  }
+}
+
 // A refusal is right when the queue is full, or when the KV cache cannot hold the request.
 bool may_be_refused(const std::string& refusal, const TraceOptions& options) {
   if (refusal.find("queue is full") != std::string::npos) return options.manager.max_queue_size > 0;
@@ -167,6 +193,7 @@ std::vector<std::string> find_faults(const Trace& trace, const TraceResult& resu
     comparison.ended_once(trace, result);
     comparison.is_as_alone(trace.options, solo_runs);
   }
+  check_waiting(trace, result, faults);
   check_rest(trace, result, faults);
   return faults;
 }

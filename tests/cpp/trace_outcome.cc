@@ -25,7 +25,7 @@ void RequestOutcome::add(const Request& request, const Response& response, int32
   expect(!ended(), "after the final one");
   if (response.is_final) ++num_finals;
   if (response.error) {
-    expect(response.is_final, "an error that is not final");
+    expect(response.is_sequence_final, "an error that does not end its sequence");
     error = response.error;
   }
   const bool is_beam_search = request.beam_search.beam_width > 1;
@@ -36,9 +36,9 @@ void RequestOutcome::add(const Request& request, const Response& response, int32
   }
   sequences.resize(num_sequences);
   SequenceOutcome& sequence = sequences[response.sequence_index];
-  expect(!sequence.is_final || response.error, "its sequence had ended");
+  expect(!sequence.is_final, "its sequence had ended");
   expect(are_preceding(response.preceding_tokens, sequence.tokens), "wrong preceding_tokens");
-  expect(request.streaming || sequence.num_responses == 0 || response.error, "more than one without streaming");
+  expect(request.streaming || sequence.num_responses == 0, "more than one without streaming");
   expect(response.kv_cache_reused_blocks + response.kv_cache_alloc_new_blocks == response.kv_cache_alloc_total_blocks,
          "reused and new blocks are not all");
   const size_t num_tokens = response.tokens.size();
@@ -64,7 +64,7 @@ void RequestOutcome::add(const Request& request, const Response& response, int32
     sequence.is_final = true;
     expect(response.error || response.finish_reason != FinishReason::kNone, "final without a reason");
   }
-  if (response.is_final && !response.error) {
+  if (response.is_final) {
     expect(std::ranges::all_of(sequences, &SequenceOutcome::is_final), "final before all sequences have ended");
   }
 }

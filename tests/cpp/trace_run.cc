@@ -1,5 +1,6 @@
 #include "trace_run.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
@@ -64,6 +65,10 @@ class TraceRun {
     vocab_size_ = engine->info().vocab_size;
     BatchManagerOptions options = trace.options.manager;
     options.tokenizer_dir = model.tokenizer_dir;
+    options.on_request_end = [this](const RequestTimes& times) { note_end(times); };
+    options.on_iteration = [this](const IterationStatistics& iteration) { check_iteration(iteration); };
+    const EngineInfo info = engine->info();
+    limits_ = {info.max_batch_size, info.max_num_tokens, info.num_blocks};
     for (const TraceEvent& event : trace.events) {
       if (std::holds_alternative<TraceRequest>(event.action)) ++num_submissions_;
     }
@@ -87,6 +92,7 @@ class TraceRun {
       if (!stop_asked_) result_.statistics = manager_->statistics();
     }
     stop();
+    add_stays();
     result_.violations = std::move(violations_);
     return std::move(result_);
   }
@@ -125,6 +131,7 @@ class TraceRun {
     result_.requests.push_back(traced);
     result_.outcomes.emplace_back();
     result_.refusals.emplace_back();
+    result_.stays.push_back({engine_->steps, std::nullopt});
     ids_.push_back(0);
     Request request = traced.request;
     if (traced.num_true_drafts > 0) request.draft_tokens = true_drafts(traced);
@@ -173,6 +180,49 @@ class TraceRun {
   void violate(const std::string& what) {
     std::lock_guard lock(mutex_);
     violations_.push_back(what);
+  }
+
+  // From the loop's thread, before the final response leaves.
+  void note_end(const RequestTimes& times) {
+    std::lock_guard lock(ends_mutex_);
+    ends_.emplace_back(times, engine_->steps);
+  }
+
+  void add_stays() {
+    for (const auto& [times, step] : ends_) {
+      const size_t index = std::find(ids_.begin(), ids_.end(), times.id) - ids_.begin();
+      if (index == ids_.size() || result_.stays[index].ended) {
+        violations_.push_back(concat("on_request_end of request ", times.id, ", which has ended or never was"));
+        continue;
+      }
+      result_.stays[index].ended = step;
+      const RequestOutcome& outcome = result_.outcomes[index];
+      if (times.failed != outcome.has_failed()) violations_.push_back("on_request_end does not know who failed");
+      int32_t generated = 0;
+      for (const SequenceOutcome& sequence : outcome.sequences)
+        generated += static_cast<int32_t>(sequence.tokens.size());
+      const bool counts = result_.requests[index].request.beam_search.beam_width == 1 && !times.failed;
+      if (counts && times.generated_tokens != generated) {
+        violations_.push_back(concat("on_request_end of request ", index, " counts ", times.generated_tokens,
+                                     " generated tokens of ", generated));
+      }
+    }
+    for (size_t i = 0; i < ids_.size(); ++i) {
+      if (result_.refusals[i].empty() && !result_.stays[i].ended) {
+        violations_.push_back(concat("no on_request_end of request ", i));
+      }
+    }
+  }
+
+  // From the loop's thread, after a step.
+  void check_iteration(const IterationStatistics& iteration) {
+    const auto [max_batch_size, max_num_tokens, num_blocks] = limits_;
+    if (iteration.scheduled_sequences < 1 || iteration.scheduled_sequences > max_batch_size ||
+        iteration.scheduled_sequences != iteration.context_sequences + iteration.generation_sequences ||
+        iteration.context_tokens + iteration.generation_tokens > max_num_tokens ||
+        iteration.free_blocks + iteration.used_blocks != num_blocks || iteration.free_blocks < 0) {
+      violate(concat("statistics of iteration ", iteration.iteration, " do not add up"));
+    }
   }
 
   // Ends the batch manager; if that hangs, another thread says so.
@@ -224,6 +274,13 @@ class TraceRun {
   std::vector<RequestId> ids_;  // parallel to TraceResult::requests
   std::vector<std::string> violations_;
   TraceResult result_;
+
+  struct Limits {
+    int32_t max_batch_size, max_num_tokens, num_blocks;
+  };
+  Limits limits_{};
+  std::mutex ends_mutex_;
+  std::vector<std::pair<RequestTimes, int64_t>> ends_;
 
   std::unique_ptr<BatchManager> manager_;  // last: its threads use all of the above
 };

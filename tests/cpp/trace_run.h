@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,8 +44,15 @@ class SoloRuns {
   std::map<std::string, RequestOutcome> outcomes_;
 };
 
+// A request's stay in the batch manager, in steps since the start.
+struct Stay {
+  int64_t submitted = 0;
+  std::optional<int64_t> ended;  // when BatchManagerOptions::on_request_end said so
+};
+
 struct TraceResult {
   std::vector<TraceRequest> requests;    // in the order of submission
+  std::vector<Stay> stays;               // parallel
   std::vector<RequestOutcome> outcomes;  // parallel
   std::vector<std::string> refusals;     // parallel: why submit() threw, or empty
   std::vector<std::string> violations;   // of contracts between the batch manager and its engine

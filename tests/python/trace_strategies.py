@@ -137,7 +137,14 @@ def _beams(draw, capacity: int) -> dict:
         "diversity_rate": st.sampled_from([0.3, 1.0]),
         "num_return_sequences": st.integers(1, width),
     }
-    without_sampling = {"top_k": 0, "top_p": 0.0, "temperature": 1.0, "top_p_decay": 1.0, "top_p_min": 1e-6}
+    without_sampling = {
+        "return_generation_logits": False,
+        "top_k": 0,
+        "top_p": 0.0,
+        "temperature": 1.0,
+        "top_p_decay": 1.0,
+        "top_p_min": 1e-6,
+    }
     lengths = {"max_new_tokens": draw(st.integers(1, max(1, min(16, capacity // 8))))}
     return {"beam_width": width, **lengths, **draw(_subset(others, 3)), **without_sampling, "top_p_reset_id": -1}
 
@@ -210,7 +217,8 @@ def traces(draw, *features: str) -> dict:
     options = draw(_options(features))
     capacity = options["num_blocks"] * options["tokens_per_block"]
     is_chunked = options.get("enable_chunked_context", True)
-    longest = min(capacity * 2 // 3, 60 if is_chunked else options["max_num_tokens"])
+    drafts = 4 if "drafts" in features else 0  # verified beside a prompt
+    longest = min(capacity * 2 // 3, 60 if is_chunked else options["max_num_tokens"] - drafts)
     requests = draw(st.lists(_requests(features, longest, capacity), min_size=1, max_size=8))
     times = st.one_of(st.just(0), st.integers(0, 60))
     events = [{"at": draw(times), "submit": request} for request in requests]
@@ -222,3 +230,15 @@ def traces(draw, *features: str) -> dict:
     if "stops" in features and draw(one_in(6)):
         events.append({"at": draw(times), "stop": True})
     return {"options": options, "events": sorted(events, key=lambda event: event["at"])}
+
+
+@st.composite
+def crowds(draw) -> dict:
+    """A trace in which requests of high priority never stop arriving while one of low priority waits."""
+    options = draw(_options(frozenset({"reuse"})))
+    pressing = {"input_ids": [1, 2, 3], "max_new_tokens": draw(st.integers(1, 6)), "end_ids": [-1], "priority": 1.0}
+    patient = {"input_ids": [4, 5, 6], "max_new_tokens": draw(st.integers(1, 12)), "end_ids": [-1], "priority": 0.0}
+    arrivals = draw(st.integers(1, 3))  # in each step
+    events = [{"at": i // arrivals, "submit": pressing} for i in range(draw(st.integers(200, 300)))]
+    events.insert(draw(st.integers(0, 40)), {"at": 0, "submit": patient})
+    return {"options": options, "events": events}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
-from trace_strategies import EVERYTHING, traces
+from trace_strategies import EVERYTHING, crowds, traces
 
 KEPT = sorted((Path(__file__).parent / "traces").glob("*.json"))
 NUM_TRACES = int(os.environ.get("INFLIGHT_ORACLE_TRACES", 3000))
@@ -43,9 +43,16 @@ def test_a_trace_that_once_failed(replayer, path):
 @pytest.mark.parametrize("mix", MIXES)
 def test_tokens_equal_those_of_a_request_alone(replayer, mix):
     features, share = MIXES[mix]
+    search(replayer, traces(*features), share)
 
+
+def test_no_request_waits_for_ever_behind_later_ones(replayer):
+    search(replayer, crowds(), 0.01)
+
+
+def search(replayer, strategy, share: float) -> None:
     @settings(oracle_settings, max_examples=max(1, round(NUM_TRACES * share)))
-    @given(trace=traces(*features))
+    @given(trace=strategy)
     def each(trace):
         faults = replayer.faults(trace)
         if faults:
