@@ -130,7 +130,7 @@ void PendingRequest::count(const Response& content, uint64_t output_begin) noexc
   if (content.finish_reason == FinishReason::kCancelled) {
     statistics_.add_cancellation();
   } else {
-    statistics_.add_success(output_begin);
+    statistics_.add_success(output_begin, content.is_final);
   }
 }
 

@@ -21,9 +21,13 @@ ResponseStatistics::ResponseStatistics(TRITONBACKEND_ModelInstance* instance, TR
   check(TRITONBACKEND_ModelInstanceResponseStatisticsSetResponseFactory(handle, factory));
 }
 
-void ResponseStatistics::add_success(uint64_t output_begin) noexcept { report(output_begin, nullptr); }
+void ResponseStatistics::add_success(uint64_t output_begin, bool is_last) noexcept {
+  std::lock_guard lock(mutex_);
+  if (is_first_ || is_last) report(output_begin, nullptr);
+}
 
 void ResponseStatistics::add_failure(const std::exception& error) noexcept {
+  std::lock_guard lock(mutex_);
   report(steady_now_ns(), to_triton_error(error).get());
 }
 
@@ -32,7 +36,6 @@ void ResponseStatistics::add_cancellation() noexcept {
 }
 
 void ResponseStatistics::report(uint64_t output_begin, TRITONSERVER_Error* error) noexcept {
-  std::lock_guard lock(mutex_);
   auto* statistics = statistics_.get();
   const uint64_t end = steady_now_ns();
   log_if_error(TRITONBACKEND_ModelInstanceResponseStatisticsSetResponseStart(statistics, begin_));
@@ -42,6 +45,7 @@ void ResponseStatistics::report(uint64_t output_begin, TRITONSERVER_Error* error
   log_if_error(TRITONBACKEND_ModelInstanceResponseStatisticsSetError(statistics, error));
   log_if_error(TRITONBACKEND_ModelInstanceReportResponseStatistics(statistics));
   begin_ = end;
+  is_first_ = false;
 }
 
 }  // namespace inflight::triton
