@@ -272,9 +272,9 @@ TEST(a_step_does_not_wait_for_copies_of_other_blocks) {
 TEST(an_engine_may_go_while_copies_are_in_flight) {
   const auto directory = write_engine(poisonable_model(tiny_config()));
   for (int i = 0; i < 10; ++i) {
-    const auto engine = load_engine(directory, {.num_threads = 2});
     const Sequence sequence{random_tokens(16, 1), {2}};
     const SequenceSlice slice = sequence.slice(16);
+    const auto engine = load_engine(directory, {.num_threads = 2});
     for (int step = 0; step < 3; ++step) {
       engine->submit({{&slice, 1}});
       engine->copy_blocks(std::vector<BlockCopy>(1000, {1, 2}));
