@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "batch_manager/delivery.h"
+#include "batch_manager/draft_model.h"
 #include "batch_manager/request_check.h"
 #include "batch_manager/scheduler.h"
 #include "batch_manager/sequence.h"
@@ -90,6 +91,14 @@ void check_options(const BatchManagerOptions& options, const EngineInfo& info) {
     throw_error(ErrorCode::kInvalidArgument, "prompt lookup has max_draft_tokens ", max_draft_tokens, " and max_ngram ",
                 max_ngram, "; the first must be at least 0 (0: no drafts), the second at least 1");
   }
+  if (options.draft_model.engine != nullptr && max_draft_tokens > 0) {
+    throw_error(ErrorCode::kInvalidArgument, "there is a draft model, and prompt lookup has max_draft_tokens ",
+                max_draft_tokens, "; drafts come from one of them: leave out the other");
+  }
+  if (options.draft_model.engine != nullptr && options.draft_model.num_draft_tokens < 1) {
+    throw_error(ErrorCode::kInvalidArgument, "num_draft_tokens is ", options.draft_model.num_draft_tokens,
+                "; with a draft model it must be at least 1");
+  }
 }
 
 }  // namespace
@@ -102,6 +111,9 @@ struct BatchManager::Implementation {
         scheduler(engine->info(), options.scheduler_policy, options.enable_chunked_context,
                   options.enable_kv_cache_reuse),
         runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup.max_draft_tokens),
+        draft_model(options.draft_model.engine
+                        ? std::make_unique<DraftModel>(options.draft_model.engine, engine->info())
+                        : nullptr),
         delivery(options.max_responses_per_second) {
     check_options(options, engine->info());
     update_statistics();
@@ -207,8 +219,27 @@ struct BatchManager::Implementation {
     cancelled.clear();
   }
 
+  // A draft model that fails costs its drafts, nothing else.
+  void propose_drafts() {
+    drafting.clear();
+    scheduler.for_each_running([this](Sequence& sequence) {
+      const bool takes_drafts = !sequence.is_beam_search() && !sequence.state->guide && !sequence.is_onboarding;
+      if (takes_drafts && !sequence.in_context_phase()) drafting.push_back(&sequence);
+    });
+    if (drafting.empty()) return;
+    // What the step has room for beside one token of each.
+    const int32_t room = engine->info().max_num_tokens / static_cast<int32_t>(drafting.size()) - 1;
+    try {
+      draft_model->propose(drafting, std::min(room, options.draft_model.num_draft_tokens));
+    } catch (const std::exception& error) {
+      log_error("the draft model failed: ", error.what());
+      for (Sequence* sequence : drafting) sequence->drafts.clear();
+    }
+  }
+
   // The next step's chunks, or null if nothing can run.
   const std::vector<ScheduledChunk>* schedule() {
+    if (draft_model) propose_drafts();
     runner.start_copies();  // of beams that branched off after the last step; and who has got its blocks?
     const auto* chunks = &scheduler.schedule();
     runner.start_copies();
@@ -348,7 +379,8 @@ struct BatchManager::Implementation {
   std::unique_ptr<Sequence> make_sequence(const std::shared_ptr<RequestState>& state, int32_t index,
                                           std::shared_ptr<ResponseChannel> channel) {
     auto sequence = std::make_unique<Sequence>(state, index, engine->info().vocab_size, std::move(channel));
-    if (options.prompt_lookup.max_draft_tokens > 0 && !state->guide && !sequence->is_beam_search()) {
+    const bool looks_up = options.prompt_lookup.max_draft_tokens > 0 && state->request.num_draft_tokens.value_or(1) > 0;
+    if (looks_up && !state->guide && !sequence->is_beam_search()) {
       sequence->prompt_lookup.emplace(options.prompt_lookup.max_ngram);
       sequence->prompt_lookup->append(sequence->tokens);
     }
@@ -376,6 +408,8 @@ struct BatchManager::Implementation {
   // The loop's own.
   Scheduler scheduler;
   StepRunner runner;
+  const std::unique_ptr<DraftModel> draft_model;  // may be null
+  std::vector<Sequence*> drafting;                // sequences that it makes drafts for
   std::vector<std::unique_ptr<Sequence>> compiling;  // their guides are
   std::vector<std::unique_ptr<Sequence>> ready;
   std::unordered_set<RequestId> cancelled;

@@ -24,6 +24,12 @@ struct PromptLookupOptions {
   int32_t max_ngram = 3;         // the longest of the sequence's last tokens that are looked up
 };
 
+// Drafts from a smaller model of the same vocabulary, which runs before each step.
+struct DraftModelOptions {
+  std::shared_ptr<Engine> engine;  // null: none
+  int32_t num_draft_tokens = 4;    // in a step, of each sequence
+};
+
 struct BatchManagerOptions {
   int32_t max_queue_size = 0;  // requests waiting to be scheduled; 0 → no limit
   bool enable_chunked_context = true;
@@ -33,6 +39,7 @@ struct BatchManagerOptions {
   SchedulerPolicy scheduler_policy = SchedulerPolicy::kGuaranteedNoEvict;
   bool enable_kv_cache_reuse = false;
   PromptLookupOptions prompt_lookup = {};
+  DraftModelOptions draft_model = {};  // not with prompt lookup
   std::filesystem::path tokenizer_dir = {};  // of guided decoding; empty: requests with guided_decoding are refused
   std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step, from the loop thread; may be empty
   std::function<void(const RequestTimes&)> on_request_end = {};       // from the loop thread; may be empty

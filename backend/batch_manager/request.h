@@ -83,6 +83,8 @@ struct Request {
   float priority = 0.5f;  // 0 .. 1; a larger one is scheduled earlier, but overtakes no one for ever
   std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kUnavailable
   std::vector<int32_t> draft_tokens;  // a guess at the first generated tokens, verified in one step
+  // In a step, of those that the draft model or prompt lookup propose; none: as many as the batch manager's options say.
+  std::optional<int32_t> num_draft_tokens;
   std::optional<GuidedDecoding> guided_decoding;
   bool return_context_logits = false;  // the prompt is then computed anew: no KV-cache reuse
   bool return_generation_logits = false;

@@ -143,6 +143,14 @@ void check_sequences(const Request& request, const EngineInfo& info) {
 }
 
 void check_drafts(const Request& request, const EngineInfo& info, const BatchManagerOptions& options) {
+  const bool has_proposer = options.draft_model.engine != nullptr || options.prompt_lookup.max_draft_tokens > 0;
+  if (request.num_draft_tokens && *request.num_draft_tokens < 0) {
+    invalid("num_draft_tokens is ", *request.num_draft_tokens, "; it must be at least 0");
+  }
+  if (request.num_draft_tokens.value_or(0) > 0 && !has_proposer) {
+    invalid("num_draft_tokens is ", *request.num_draft_tokens,
+            ", but there is neither a draft model nor prompt lookup; leave it out, or set up one of them");
+  }
   check_tokens("draft_input_ids", request.draft_tokens, info.vocab_size);
   const int64_t drafts = request.draft_tokens.size();
   if (drafts == 0) return;

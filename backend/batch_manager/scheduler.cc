@@ -171,17 +171,25 @@ int32_t Scheduler::blocks_to_start(const Sequence& sequence) const {
   return kv_cache_.peak_blocks(num_tokens, info_.max_num_tokens);
 }
 
+// Blocks that it, or each of its beams, is promised after the context phase. (Drafts take what is free.)
+int32_t Scheduler::blocks_to_go_on(const Sequence& sequence) const {
+  return kv_cache_.peak_blocks(sequence.max_cached_tokens(), 1);
+}
+
 bool Scheduler::start(Sequence& sequence) {
   if (static_cast<size_t>(sequence.num_slots()) > free_slots_.size()) return false;
   const int32_t num_blocks = blocks_to_start(sequence);
   RequestState& state = *sequence.state;
   const bool is_resumed = sequence.num_generated() > 0;
 
+  sequence.blocks.block_ids.reserve(kv_cache_.blocks_for(sequence.max_cached_tokens()));
   const Sequence* sibling = is_resumed ? nullptr : state.computed_prompt;
-  if (sibling != nullptr) {
-    if (!kv_cache_.fork(sibling->blocks, sequence.prompt_length - 1, sequence.blocks, num_blocks)) return false;
+  if (sibling != nullptr &&
+      kv_cache_.fork(sibling->blocks, sequence.prompt_length - 1, sequence.blocks, num_blocks)) {
     sequence.num_cached = sequence.prompt_length - 1;
-  } else {
+  } else if (sibling != nullptr && info_.attention_window == 0) {
+    return false;
+  } else {  // the first, or the window has left the sibling's prompt behind
     const PrefixKey key{sequence.tokens, sequence.request.lora_task_id, sequence.request.prompt_extra_ids};
     const bool computes_all = sequence.request.return_context_logits && state.context_logits == nullptr;
     const auto admission = kv_cache_.admit(sequence.blocks, key, num_blocks, enable_kv_cache_reuse_ && !computes_all);
@@ -232,6 +240,10 @@ void Scheduler::commit(Sequence& sequence) {
   }
   if (sequence.beams.empty()) {
     kv_cache_.commit(sequence.blocks, sequence.cached_key());
+    if (info_.attention_window > 0 && !sequence.in_context_phase()) {
+      const bool is_promised = policy_ != SchedulerPolicy::kMaxUtilization || sequence.is_beam_search();
+      kv_cache_.lower_guarantee(sequence.blocks, is_promised ? blocks_to_go_on(sequence) : 0);
+    }
     sequence.num_blocks = static_cast<int32_t>(sequence.blocks.block_ids.size());
     sequence.num_reused_blocks = sequence.blocks.num_reused;
     return;
@@ -279,7 +291,7 @@ std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const B
     kv_cache_.release(parents[parent].blocks);
     sequence.spare_beams.push_back(std::move(parents[parent]));
   }
-  const int32_t num_blocks = blocks_to_start(sequence);
+  const int32_t num_blocks = blocks_to_go_on(sequence);
   for (const int32_t beam : forked) {
     BeamSlot spare = std::move(sequence.spare_beams.back());
     sequence.spare_beams.pop_back();

@@ -85,6 +85,7 @@ class Scheduler {
   std::vector<int32_t> move_beams(Sequence& sequence, std::span<const BeamChoice> choices);
   void commit_beams(Sequence& sequence);
   int32_t blocks_to_start(const Sequence& sequence) const;
+  int32_t blocks_to_go_on(const Sequence& sequence) const;
   int32_t take_slot();
 
   const EngineInfo info_;

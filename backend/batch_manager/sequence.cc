@@ -51,6 +51,13 @@ void Sequence::accept(const SampledToken& sampled) {
   }
 }
 
+SamplingConfig Sequence::sampling() const {
+  SamplingConfig sampling = request.sampling;
+  sampling.random_seed += static_cast<uint64_t>(index);
+  if (is_beam_search()) sampling.num_candidates = beam_search->num_candidates();
+  return sampling;
+}
+
 PrefixKey Sequence::cached_key() const {
   return {std::span(tokens).first(std::min<size_t>(num_cached, tokens.size())), request.lora_task_id,
           request.prompt_extra_ids};

@@ -71,6 +71,7 @@ struct Sequence {
   bool is_beam_search() const { return beam_search != nullptr; }
   // Generated tokens that may still come, beside one in the next step.
   int32_t max_drafts() const { return request.max_new_tokens - num_generated() - 1; }
+  SamplingConfig sampling() const;  // of the engine's slot
   // Of the tokens that are in the KV cache.
   PrefixKey cached_key() const;
 

@@ -55,7 +55,7 @@ void StepRunner::fail(const std::vector<ScheduledChunk>& chunks, const Error& er
 void StepRunner::configure(Sequence& sequence) {
   if (sequence.is_configured) return;
   const auto generated = std::span<const int32_t>(sequence.tokens).subspan(sequence.prompt_length);
-  configure_slot(sequence, sequence.slot, generated);
+  engine_.configure(sequence.slot, sequence.sampling(), sequence.request.input_ids, generated);
   if (sequence.state->guide) {
     std::vector<int32_t> end_ids = sequence.request.sampling.end_ids;
     std::erase(end_ids, -1);
@@ -65,13 +65,6 @@ void StepRunner::configure(Sequence& sequence) {
   }
   sequence.context_logits.clear();
   sequence.is_configured = true;
-}
-
-void StepRunner::configure_slot(const Sequence& sequence, int32_t slot, std::span<const int32_t> generated) {
-  SamplingConfig sampling = sequence.request.sampling;
-  sampling.random_seed += static_cast<uint64_t>(sequence.index);
-  if (sequence.is_beam_search()) sampling.num_candidates = sequence.beam_search->num_candidates();
-  engine_.configure(slot, sampling, sequence.request.input_ids, generated);
 }
 
 void StepRunner::add_slices(const ScheduledChunk& chunk) {
@@ -167,7 +160,8 @@ void StepRunner::prepare_drafts(Sequence& sequence, int32_t num_new) {
   sequence.drafts.clear();
   if (!sequence.prompt_lookup) return;
   sequence.prompt_lookup->append(std::span<const int32_t>(sequence.tokens).last(num_new));
-  const auto drafts = sequence.prompt_lookup->draft(std::min(max_drafts_, sequence.max_drafts()));
+  const int32_t wanted = sequence.request.num_draft_tokens.value_or(max_drafts_);
+  const auto drafts = sequence.prompt_lookup->draft(std::min({wanted, max_drafts_, sequence.max_drafts()}));
   sequence.drafts.assign(drafts.begin(), drafts.end());
 }
 
@@ -187,7 +181,7 @@ void StepRunner::take_candidates(Sequence& sequence, std::span<const SampledToke
     return;
   }
   scheduler_.reorder_beams(sequence, choices, [&](int32_t slot, int32_t beam) {
-    configure_slot(sequence, slot, search.generated(beam));
+    engine_.configure(slot, sequence.sampling(), sequence.request.input_ids, search.generated(beam));
   });
 }
 

@@ -33,7 +33,6 @@ class StepRunner {
 
  private:
   void configure(Sequence& sequence);
-  void configure_slot(const Sequence& sequence, int32_t slot, std::span<const int32_t> generated);
   void add_slices(const ScheduledChunk& chunk);
   void fail(const std::vector<ScheduledChunk>& chunks, const Error& error);
   void take_output(const ScheduledChunk& chunk);

@@ -160,6 +160,38 @@ TEST(prompt_lookup_drafts_what_followed_before) {
   CHECK_EQ(statistics.iterations, 50 - statistics.accepted_draft_tokens);
 }
 
+TEST(a_draft_model_saves_steps_and_changes_nothing_else) {
+  for (const int32_t num_blocks : {100, 24}) {  // 24: not all sequences find room in the draft model's cache
+    EngineInfo info = small_engine();
+    info.max_num_tokens = 24;
+    EngineInfo draft_info = info;
+    draft_info.num_blocks = num_blocks;
+    BatchManagerOptions options;
+    options.draft_model = {std::make_shared<PagedEngine>(draft_info), 3};
+    BatchManager manager(std::make_unique<PagedEngine>(info), options);
+    for (const int32_t others : {0, 3, 9}) {
+      const uint64_t before = at_rest(manager).iterations;
+      std::vector<Collector> collectors(1 + others);
+      for (int32_t i = 0; i <= others; ++i) manager.submit(make_request({i, 4, 5}, 40), collectors[i].callback());
+      for (int32_t i = 0; i <= others; ++i) {
+        collectors[i].wait();
+        CHECK(collectors[i].tokens() == PagedEngine::expected_tokens({i, 4, 5}, 40, 1000));
+      }
+      if (others == 0) CHECK_EQ(at_rest(manager).iterations - before, 11u);  // 1, then 4 tokens a step
+    }
+    CHECK_EQ(at_rest(manager).free_blocks, 40);
+  }
+}
+
+TEST(a_draft_model_that_does_not_fit_is_refused) {
+  EngineInfo other = small_engine();
+  other.vocab_size = 999;
+  BatchManagerOptions options;
+  options.draft_model.engine = std::make_shared<PagedEngine>(other);
+  CHECK_ERROR(BatchManager(std::make_unique<PagedEngine>(small_engine()), options), ErrorCode::kInvalidArgument,
+              "its vocab_size is 999, the target's 1000");
+}
+
 TEST(beams_have_slots_and_blocks_of_their_own_and_give_them_back) {
   for (const int32_t width : {2, 4}) {
     EngineInfo info = small_engine();
