@@ -72,9 +72,9 @@ void bind_responses(nb::module_& module) {
       .def_ro("cum_log_prob", &PyResponse::cum_log_prob, "Over all tokens generated up to here.")
       .def_ro("beams", &PyResponse::beams, "With beam search, in the last response: the best ones, best first.")
       .def_ro("preceding_tokens", &PyResponse::preceding_tokens, "The 16 or fewer tokens generated before these.")
-      .def_prop_ro("context_logits", context_logits,
+      .def_prop_ro("context_logits", context_logits, nb::rv_policy::automatic,
                    "float32 [prompt, vocab_size] in the first response, with return_context_logits; else None.")
-      .def_prop_ro("generation_logits", generation_logits,
+      .def_prop_ro("generation_logits", generation_logits, nb::rv_policy::automatic,
                    "float32 [tokens, vocab_size] with return_generation_logits, if there are tokens; else None.")
       .def_ro("kv_cache_alloc_total_blocks", &PyResponse::kv_cache_alloc_total_blocks,
               "Blocks of this sequence up to here.")
