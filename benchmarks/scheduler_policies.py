@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Requests a second under max_utilization and guaranteed_no_evict: short answers, large max_tokens, a small KV cache.
 
-scheduler_policies.py --engine DIR [--requests 200] [--answer 32] [--max-tokens 512] [--kv-tokens 4096] [--json FILE]:
+scheduler_policies.py --engine DIR [--requests 200] [--answer 32] [--max-tokens 1024] [--kv-tokens 4096] [--json FILE]:
 all requests arrive at once. Their answers end by themselves, after a random number of tokens of which the mean is
 --answer: tokens are drawn nearly uniformly, with a seed for each request, and one in --answer of the vocabulary is an
 end id. Both policies therefore generate the very same tokens, or the benchmark fails. Medians of --repeats runs.
@@ -26,9 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, required=True, help="engine directory")
     parser.add_argument("--requests", type=int, default=200, help="of a run (default %(default)s)")
-    parser.add_argument("--input", type=int, default=64, help="prompt tokens of a request (default %(default)s)")
+    parser.add_argument("--input", type=int, default=32, help="prompt tokens of a request (default %(default)s)")
     parser.add_argument("--answer", type=int, default=32, help="mean tokens of an answer (default %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=512, help="that a request asks for (default %(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="that a request asks for (default %(default)s)")
     parser.add_argument("--kv-tokens", type=int, default=4096, help="that the KV cache holds (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each policy (default %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="engine threads; 0: all CPUs it may use (the default)")
