@@ -40,10 +40,15 @@ TEXT_CASES = {
     "negative top_k": ({"top_k": -2}, "top_k"),
     "repetition_penalty 0": ({"repetition_penalty": 0.0}, "repetition_penalty"),
     "end_id outside the vocabulary": ({"end_id": 100000}, "end_id"),
-    "beams": ({"beam_width": 4}, "beam_width"),
-    "several sequences": ({"num_return_sequences": 3}, "num_return_sequences"),
+    "more beams than the engine's": ({"beam_width": 99}, "beam_width"),
+    "more sequences than beams": ({"beam_width": 2, "num_return_sequences": 3}, "num_return_sequences"),
     "LoRA adapter": ({"lora_task_id": 1}, "lora_task_id"),
-    "generation logits": ({"return_generation_logits": True}, "return_generation_logits"),
+    "generation logits of beams": ({"beam_width": 2, "return_generation_logits": True}, "return_generation_logits"),
+    "guide that cannot be read": (
+        {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "((("},
+        "guided_decoding: regex",
+    ),
+    "priority above 1": ({"request_priority": 7}, "priority is 7"),
 }
 
 
