@@ -85,7 +85,10 @@ class LLM:
         self.engine_dir = engine_directory(Path(path), cache_dir, progress, **options)
         tokenizer_dir = self.engine_dir / "tokenizer"
         self.tokenizer = Tokenizer(tokenizer_dir)
-        self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir))
+        draft_dir = None
+        if serving.draft_model is not None:
+            draft_dir = engine_directory(serving.draft_model, cache_dir, progress, **options)
+        self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_dir))
         self._info = self._manager.info
         self._closed = False
 

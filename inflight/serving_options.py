@@ -1,5 +1,6 @@
 """How LLM runs an engine, in vLLM's words where it has some."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ class ServingOptions:
     kv_cache_host_memory_bytes: host memory for blocks that prefix caching would otherwise forget.
     max_attention_windows: in tokens, by layer, repeated over the layers; empty is the model's own. sink_tokens: at the
     start of a sequence, seen by every token in spite of windows.
-    speculative_config: {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3} guesses the next tokens
-    where the last prompt_lookup_max or fewer tokens have occurred before; what is generated does not change.
+    speculative_config: guesses the next tokens, to be checked together; what is generated does not change.
+    {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3} takes what followed the last
+    prompt_lookup_max or fewer tokens where they occurred before; {"method": "draft_model", "model": path,
+    "num_speculative_tokens": 4} what a smaller model of the same vocabulary generates: path as for LLM.
     """
 
     num_threads: int = 0
@@ -50,11 +53,16 @@ class ServingOptions:
             raise InflightError(
                 f"scheduler_policy is {self.scheduler_policy!r}; it must be one of {', '.join(POLICIES)}"
             )
-        self._prompt_lookup()
+        self._speculation()
 
-    def native_options(self, tokenizer_dir: Path) -> dict:
+    @property
+    def draft_model(self) -> Path | None:
+        """The model that drafts."""
+        config = self.speculative_config
+        return Path(config["model"]) if config is not None and config["method"] == "draft_model" else None
+
+    def native_options(self, tokenizer_dir: Path, draft_engine_dir: Path | None) -> dict:
         """The keyword arguments of inflight._native.BatchManager."""
-        max_draft_tokens, max_ngram = self._prompt_lookup()
         return {
             "num_threads": self.num_threads,
             "max_queue_size": self.max_queue_size,
@@ -65,35 +73,46 @@ class ServingOptions:
             "kv_cache_host_bytes": self.kv_cache_host_memory_bytes,
             "max_attention_windows": list(self.max_attention_windows),
             "sink_tokens": self.sink_tokens,
-            "prompt_lookup_max_draft_tokens": max_draft_tokens,
-            "prompt_lookup_max_ngram": max_ngram,
             "tokenizer_dir": tokenizer_dir,
+            "draft_engine_dir": draft_engine_dir,
+            **self._speculation(),
         }
 
-    def _prompt_lookup(self) -> tuple[int, int]:
-        """The most draft tokens (0: no drafts) and the longest n-gram."""
+    def _speculation(self) -> dict:
+        """Those of the native options that speculative_config gives."""
         if self.speculative_config is None:
-            return 0, 3
+            return {}
         if not isinstance(self.speculative_config, Mapping):
             raise InflightError(f"speculative_config is {self.speculative_config!r}; it must be a dict")
         config = dict(self.speculative_config)
         method = config.pop("method", None)
-        if method != "ngram":
-            raise InflightError(f'method of speculative_config is {method!r}; there is "ngram"')
         num_tokens = config.pop("num_speculative_tokens", None)
-        longest = config.pop("prompt_lookup_max", 3)
-        shortest = config.pop("prompt_lookup_min", 1)
+        _require_positive("num_speculative_tokens", num_tokens)
+        if method == "ngram":
+            longest, shortest = config.pop("prompt_lookup_max", 3), config.pop("prompt_lookup_min", 1)
+            _require_positive("prompt_lookup_max", longest)
+            if shortest != 1:
+                raise InflightError(
+                    f"prompt_lookup_min of speculative_config is {shortest!r}; it must be 1: shorter ones are tried too"
+                )
+            native = {"prompt_lookup_max_draft_tokens": num_tokens, "prompt_lookup_max_ngram": longest}
+            known = "prompt_lookup_max and prompt_lookup_min"
+        elif method == "draft_model":
+            model = config.pop("model", None)
+            if not isinstance(model, (str, os.PathLike)):
+                raise InflightError(f"model of speculative_config is {model!r}; it must be a str or a Path")
+            native, known = {"num_draft_tokens": num_tokens}, "model"
+        else:
+            raise InflightError(f'method of speculative_config is {method!r}; it must be "ngram" or "draft_model"')
         if config:
             raise InflightError(
-                f"speculative_config has {', '.join(map(repr, config))}; there are method, num_speculative_tokens, "
-                "prompt_lookup_max and prompt_lookup_min"
+                f"speculative_config has {', '.join(map(repr, config))}; for {method} there are method, "
+                f"num_speculative_tokens, {known}"
             )
-        for name, value in {"num_speculative_tokens": num_tokens, "prompt_lookup_max": longest}.items():
-            require_integer(f"{name} of speculative_config", value)
-            if not 1 <= value < 2**31:
-                raise InflightError(f"{name} of speculative_config is {value}; it must be at least 1")
-        if shortest != 1:
-            raise InflightError(
-                f"prompt_lookup_min of speculative_config is {shortest!r}; it must be 1: shorter ones are tried in turn"
-            )
-        return num_tokens, longest
+        return native
+
+
+def _require_positive(name: str, value: Any) -> None:
+    require_integer(f"{name} of speculative_config", value)
+    if not 1 <= value < 2**31:
+        raise InflightError(f"{name} of speculative_config is {value}; it must be at least 1")

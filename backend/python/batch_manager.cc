@@ -90,6 +90,10 @@ class PyBatchManager {
     options.batch_manager.on_request_end = [history = ended_requests_](const auto& times) { history->add(times); };
     {
       nb::gil_scoped_release release;
+      if (!options.draft_engine_dir.empty()) {
+        options.batch_manager.draft_model.engine =
+            load_engine(options.draft_engine_dir, {.num_threads = options.engine.num_threads});
+      }
       manager_.reset(new BatchManager(load_engine(directory, options.engine), options.batch_manager), destroy);
     }
     open_managers.insert(this);
@@ -156,8 +160,9 @@ void bind_batch_manager(nb::module_& module) {
 Keyword arguments are the fields of EngineOptions (backend/engine/engine.h) and BatchManagerOptions
 (backend/batch_manager/batch_manager.h), such as num_threads, max_tokens_in_kv_cache, kv_cache_host_bytes,
 enable_kv_cache_reuse, tokenizer_dir, prompt_lookup_max_draft_tokens and prompt_lookup_max_ngram; scheduler_policy:
-"guaranteed_no_evict" (the default), "max_utilization" or "static_batch"; and history: of how many iterations and ended
-requests statistics are kept (1000). Raises InflightError.)")
+"guaranteed_no_evict" (the default), "max_utilization" or "static_batch"; draft_engine_dir: the engine of a smaller
+model that proposes num_draft_tokens (4) in each step; and history: of how many iterations and ended requests
+statistics are kept (1000). Raises InflightError.)")
       .def(nb::init<nb::handle, const nb::kwargs&>(), "engine_dir"_a.none(), "options"_a)
       .def("submit", &PyBatchManager::submit, "input_ids"_a.none(), "max_new_tokens"_a.none(),
            "callback"_a.none(), "options"_a,

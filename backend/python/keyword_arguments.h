@@ -36,6 +36,8 @@ inline const char* expected<float>() { return "a number"; }
 template <>
 inline const char* expected<std::filesystem::path>() { return "a str or a Path"; }
 template <>
+inline const char* expected<std::optional<int32_t>>() { return "None or an integer from -2^31 to 2^31 - 1"; }
+template <>
 inline const char* expected<std::optional<int64_t>>() { return "None or an integer from -2^63 to 2^63 - 1"; }
 template <>
 inline const char* expected<std::vector<int32_t>>() { return "a list of integers"; }

@@ -28,6 +28,10 @@ auto prompt_lookup(int32_t PromptLookupOptions::*field) {
   };
 }
 
+std::filesystem::path to_path(const std::string& name, nb::handle value) {
+  return value.is_none() ? std::filesystem::path() : argument<std::filesystem::path>(name, value);
+}
+
 SchedulerPolicy to_policy(const std::string& name, nb::handle value) {
   static const std::map<std::string, SchedulerPolicy> policies = {
       {"guaranteed_no_evict", SchedulerPolicy::kGuaranteedNoEvict},
@@ -61,8 +65,15 @@ const KeywordArguments<ManagerOptions>& manager_arguments() {
           {"prompt_lookup_max_ngram", prompt_lookup(&PromptLookupOptions::max_ngram)},
           {"tokenizer_dir",
            [](ManagerOptions& options, const std::string& name, nb::handle value) {
-             options.batch_manager.tokenizer_dir =
-                 value.is_none() ? std::filesystem::path() : argument<std::filesystem::path>(name, value);
+             options.batch_manager.tokenizer_dir = to_path(name, value);
+           }},
+          {"draft_engine_dir",
+           [](ManagerOptions& options, const std::string& name, nb::handle value) {
+             options.draft_engine_dir = to_path(name, value);
+           }},
+          {"num_draft_tokens",
+           [](ManagerOptions& options, const std::string& name, nb::handle value) {
+             options.batch_manager.draft_model.num_draft_tokens = argument<int32_t>(name, value);
            }},
 
           {"history",

@@ -100,6 +100,7 @@ const KeywordArguments<Request>& request_arguments() {
           {"timeout", [](Request& request, const auto& name,
                          nb::handle value) { request.deadline = to_deadline(name, value); }},
           {"draft_tokens", setter(&Request::draft_tokens)},
+          {"num_draft_tokens", setter(&Request::num_draft_tokens)},
           {"guided_decoding", [](Request& request, const auto& name,
                                  nb::handle value) { request.guided_decoding = to_guided_decoding(name, value); }},
           {"return_context_logits", setter(&Request::return_context_logits)},

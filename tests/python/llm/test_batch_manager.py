@@ -193,7 +193,7 @@ def test_info_is_what_the_engine_was_built_for(manager):
         ({"max_attention_windows": 64}, "max_attention_windows is 64; it must be a list of integers"),
         ({"tokenizer_dir": 5}, "tokenizer_dir is 5; it must be a str or a Path"),
         ({"history": -1}, "history is -1; it must be an integer from 0 to 1000000"),
-        ({"policy": "fair"}, "'policy' is no option of a BatchManager; there are enable_chunked_context, "),
+        ({"policy": "fair"}, "'policy' is no option of a BatchManager; there are draft_engine_dir, enable_chunked"),
         ({"engine_dir": 5}, "engine_dir is 5; it must be a str or a Path"),
     ],
 )

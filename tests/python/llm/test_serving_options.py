@@ -61,6 +61,17 @@ def test_drafts_from_the_prompt_change_nothing_but_the_steps(open_llm, llm):
     assert statistics["iterations"] < 150
 
 
+def test_a_draft_model_changes_nothing_but_the_steps(open_llm, llm, engine_dir):
+    sampling = [SamplingParams(temperature=heat, seed=3, max_tokens=60, ignore_eos=True) for heat in (0, 1)]
+    prompts = ["The river", LONG]
+    speculative_config = {"method": "draft_model", "model": engine_dir, "num_speculative_tokens": 3}
+    with open_llm(speculative_config=speculative_config) as drafting:
+        assert tokens_of(drafting.generate(prompts, sampling)) == tokens_of(llm.generate(prompts, sampling))
+        statistics = drafting.statistics()
+    assert statistics["accepted_draft_tokens"] > statistics["draft_tokens"] // 2  # it is the very same model
+    assert statistics["iterations"] < 60
+
+
 def test_windows_as_wide_as_a_sequence_change_nothing_and_narrow_ones_free_blocks(open_llm, llm):
     sampling = SamplingParams(temperature=0, max_tokens=180, ignore_eos=True)
     expected = tokens_of(llm.generate(LONG, sampling))
@@ -87,7 +98,14 @@ def test_prompts_longer_than_a_step_need_chunked_prefill(open_llm):
         ({"max_tokens_in_kv_cache": 1.5}, "max_tokens_in_kv_cache is 1.5; it must be None or an integer"),
         ({"max_attention_windows": 64}, "max_attention_windows is 64; it must be a list of integers"),
         ({"speculative_config": "ngram"}, "speculative_config is 'ngram'; it must be a dict"),
-        ({"speculative_config": {"method": "eagle"}}, "method of speculative_config is 'eagle'; there is \"ngram\""),
+        (
+            {"speculative_config": {"method": "eagle", "num_speculative_tokens": 2}},
+            "method of speculative_config is 'eagle'",
+        ),
+        (
+            {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 2}},
+            "model of speculative_config is None; it must be a str or a Path",
+        ),
         ({"speculative_config": {"method": "ngram"}}, "num_speculative_tokens of speculative_config is None"),
         (
             {"speculative_config": {"method": "ngram", "num_speculative_tokens": 0}},
@@ -99,7 +117,7 @@ def test_prompts_longer_than_a_step_need_chunked_prefill(open_llm):
         ),
         (
             {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "draft_model": "a"}},
-            "speculative_config has 'draft_model'; there are method, num_speculative_tokens",
+            "speculative_config has 'draft_model'; for ngram there are method, num_speculative_tokens",
         ),
     ],
 )
