@@ -17,7 +17,7 @@ GuideMatcher::GuideMatcher(const CompiledGuide& guide) : guide_(guide), matcher_
 
 bool GuideMatcher::accept(int32_t token) {
   if (!matcher_.AcceptToken(token)) return false;
-  is_in_surrogate_ = guide_.vocabulary->ends_in_surrogate_start(token);
+  refused_ = guide_.vocabulary->refused_after(token);
   return true;
 }
 
@@ -28,7 +28,7 @@ bool GuideMatcher::fill(std::span<uint32_t> words) {
   matcher_.FillNextTokenBitmask(&mask);
   words.back() &= ~0u >> (31 - (vocabulary.size() - 1) % 32);  // there are no tokens beyond
   if (guide_.is_json) remove(words, vocabulary.controls);
-  if (is_in_surrogate_) remove(words, vocabulary.surrogates);
+  if (refused_ != nullptr) remove(words, *refused_);
   return std::ranges::any_of(words, [](uint32_t word) { return word != 0; });
 }
 

@@ -28,7 +28,7 @@ class GuideMatcher {
  private:
   const CompiledGuide& guide_;
   xgrammar::GrammarMatcher matcher_;
-  bool is_in_surrogate_ = false;  // unless the next byte says otherwise
+  const std::vector<uint32_t>* refused_ = nullptr;  // in the middle of a character; or null
 };
 
 }  // namespace inflight

@@ -14,13 +14,28 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kSurrogateStart = '\xed';  // U+D800 to U+DFFF would be ed a0 80 to ed bf bf; U+D7FF is ed 9f bf
+// First bytes of characters after which not every continuation byte makes a character: it would be written too long, a
+// surrogate, or above U+10FFFF (RFC 3629, section 4).
+struct FirstByte {
+  char byte;
+  unsigned char least, most;  // of the second byte
+};
+constexpr FirstByte kFirstBytes[] = {
+    {'\xe0', 0xa0, 0xbf}, {'\xed', 0x80, 0x9f}, {'\xf0', 0x90, 0xbf}, {'\xf4', 0x80, 0x8f}};
 
-bool is_surrogate_second(char byte) { return '\xa0' <= byte && byte <= '\xbf'; }
+bool is_wrong_second(const FirstByte& first, char second) {
+  const auto byte = static_cast<unsigned char>(second);
+  return 0x80 <= byte && byte <= 0xbf && (byte < first.least || byte > first.most);
+}
 
-bool spells_surrogate(const std::string& token) {
-  for (size_t at = 0; (at = token.find(kSurrogateStart, at)) != std::string::npos; ++at) {
-    if (at + 1 < token.size() && is_surrogate_second(token[at + 1])) return true;
+bool is_of_no_character(char byte) { return byte == '\xc0' || byte == '\xc1' || ('\xf5' <= byte && byte <= '\xff'); }
+
+bool is_of_no_text(const std::string& token) {
+  if (std::ranges::any_of(token, is_of_no_character)) return true;
+  for (const FirstByte& first : kFirstBytes) {
+    for (size_t at = 0; (at = token.find(first.byte, at)) != std::string::npos; ++at) {
+      if (at + 1 < token.size() && is_wrong_second(first, token[at + 1])) return true;
+    }
   }
   return false;
 }
@@ -105,7 +120,7 @@ xgrammar::TokenizerInfo read(const std::filesystem::path& file, int32_t vocab_si
   const xgrammar::TokenizerInfo model(spelled.tokens(), spelling.type, std::nullopt, std::vector<int32_t>{});
   const auto& decoded = model.GetDecodedVocab();
   for (size_t id = 0; id < decoded.size(); ++id) {
-    if (spells_surrogate(decoded[id])) continue;
+    if (is_of_no_text(decoded[id])) continue;
     tokens.set(static_cast<int64_t>(id), spelling.has_metaspaces ? without_metaspaces(decoded[id]) : decoded[id]);
   }
 
@@ -129,18 +144,23 @@ std::vector<uint32_t> tokens_that(const xgrammar::TokenizerInfo& tokens, Conditi
 
 }  // namespace
 
-bool GuidedVocabulary::ends_in_surrogate_start(int32_t token) const {
-  return tokens.GetDecodedVocab()[token].ends_with(kSurrogateStart);
+const std::vector<uint32_t>* GuidedVocabulary::refused_after(int32_t token) const {
+  const auto found = not_after.find(tokens.GetDecodedVocab()[token].back());
+  return found == not_after.end() ? nullptr : &found->second;
 }
 
 GuidedVocabulary read_guided_vocabulary(const std::filesystem::path& tokenizer_dir, int32_t vocab_size,
                                         const std::vector<int32_t>& end_ids) {
   const auto file = tokenizer_dir / "tokenizer.json";
   try {
-    const xgrammar::TokenizerInfo tokens = read(file, vocab_size, end_ids);
-    return {tokens,
-            tokens_that(tokens, [](const std::string& token) { return std::ranges::any_of(token, is_control); }),
-            tokens_that(tokens, [](const std::string& token) { return is_surrogate_second(token[0]); })};
+    GuidedVocabulary vocabulary{read(file, vocab_size, end_ids), {}, {}};
+    vocabulary.controls =
+        tokens_that(vocabulary.tokens, [](const auto& token) { return std::ranges::any_of(token, is_control); });
+    for (const FirstByte& first : kFirstBytes) {
+      vocabulary.not_after[first.byte] =
+          tokens_that(vocabulary.tokens, [&](const auto& token) { return is_wrong_second(first, token[0]); });
+    }
+    return vocabulary;
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {

@@ -46,11 +46,13 @@ class SchemaCheck {
  public:
   explicit SchemaCheck(const json& root) : root_(root) {}
 
-  void check(const json& schema, const std::string& path, int depth = 0) {
+  // default_type: of a schema that names none, or empty.
+  void check(const json& schema, const std::string& path, int depth = 0, const std::string& default_type = "") {
     if (depth > kMaxDepth) fail("schemas are nested deeper than ", kMaxDepth);
     if (!schema.is_object() || !seen_.insert(&schema).second) return;
-    check_keywords(schema, path);
+    check_keywords(schema, path, default_type);
     check_required(schema, path);
+    check_names(schema, path);
 
     for (const char* keyword : {"properties", "patternProperties", "anyOf", "oneOf", "allOf", "prefixItems"}) {
       const auto schemas = schema.find(keyword);
@@ -58,10 +60,10 @@ class SchemaCheck {
       if (schemas->is_array() && schemas->empty()) fail(path, "/", keyword, " is empty");
       for (const auto& [name, child] : schemas->items()) check(child, path + "/" + keyword + "/" + name, depth + 1);
     }
-    for (const char* keyword :
-         {"additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems"}) {
+    for (const char* keyword : {"additionalProperties", "unevaluatedProperties", "items", "unevaluatedItems"}) {
       if (schema.contains(keyword)) check(schema[keyword], path + "/" + keyword, depth + 1);
     }
+    if (schema.contains("propertyNames")) check(schema["propertyNames"], path + "/propertyNames", depth + 1, "string");
     check_reference(schema, path, depth);
   }
 
@@ -71,7 +73,7 @@ class SchemaCheck {
     throw_error(ErrorCode::kInvalidArgument, args...);
   }
 
-  static void check_keywords(const json& schema, const std::string& path) {
+  static void check_keywords(const json& schema, const std::string& path, const std::string& default_type) {
     for (const std::string_view keyword : kNeverFollowed) refuse(schema, keyword, path, "is not supported");
 
     const auto exclusive = std::ranges::find_if(kExclusive, [&](auto keyword) { return schema.contains(keyword); });
@@ -85,7 +87,8 @@ class SchemaCheck {
       for (const TypeKeywords& type : kTypes) refuse_all(schema, type, path, reason);
       return;
     }
-    const std::set<std::string> types = types_of(schema);
+    std::set<std::string> types = types_of(schema);
+    if (types.empty() && !default_type.empty()) types = {default_type};
     for (const TypeKeywords& type : kTypes) {
       if (types.contains(std::string(type.type))) {
         for (const std::string_view keyword : type.not_followed) refuse(schema, keyword, path, "is not supported");
@@ -119,9 +122,13 @@ class SchemaCheck {
     for (const std::string_view keyword : type.not_followed) refuse(schema, keyword, path, reason);
   }
 
+  static void refuse_if(bool condition, std::string_view keyword, const std::string& path, const std::string& reason) {
+    if (condition) fail(path, "/", keyword, " ", reason);
+  }
+
   static void refuse(const json& schema, std::string_view keyword, const std::string& path, const std::string& reason) {
     const auto value = schema.find(keyword);
-    if (value != schema.end() && *value != json(false)) fail(path, "/", keyword, " ", reason);
+    refuse_if(value != schema.end() && *value != json(false), keyword, path, reason);
   }
 
   static void check_required(const json& schema, const std::string& path) {
@@ -133,6 +140,29 @@ class SchemaCheck {
       if (!properties.contains(name.get_ref<const std::string&>())) {
         fail(path, "/required names ", name.dump(), ", which ", path, "/properties does not have");
       }
+    }
+  }
+
+  // xgrammar takes the rules for names as alternatives, where all of them apply to a name; and a name may come twice,
+  // which counts once, unless `properties` lists it.
+  static void check_names(const json& schema, const std::string& path) {
+    const auto has = [&](const char* keyword) { return schema.contains(keyword) && schema[keyword] != json(false); };
+    const auto has_names = [&](const char* keyword) { return has(keyword) && schema[keyword] != json::object(); };
+    for (const char* rule : {"patternProperties", "propertyNames"}) {
+      if (!has_names(rule)) continue;
+      const std::string reason = concat("is not supported beside ", rule);
+      refuse_if(has_names("properties"), "properties", path, reason);
+      refuse_if(has("additionalProperties"), "additionalProperties", path, reason);
+      refuse_if(has("unevaluatedProperties"), "unevaluatedProperties", path, reason);
+    }
+    for (const char* other : {"patternProperties", "additionalProperties", "unevaluatedProperties"}) {
+      refuse_if(has_names("propertyNames") && schema.contains(other), other, path,
+                "is not supported beside propertyNames");
+    }
+    const json least = schema.value("minProperties", json());
+    const bool counts_names = least.is_number() && least.get<double>() > 1;
+    for (const char* open : {"patternProperties", "propertyNames", "additionalProperties", "unevaluatedProperties"}) {
+      refuse_if(counts_names && has(open), "minProperties", path, concat("above 1 is not supported beside ", open));
     }
   }
 

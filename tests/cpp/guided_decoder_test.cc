@@ -207,9 +207,16 @@ TEST(schemas_that_would_be_followed_in_part_are_refused) {
   refused(R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "contains": {}}}})",
           "#/$defs/a/contains is not supported");
   refused(R"({"type": "object", "required": ["a"]})", "#/required names \"a\", which #/properties does not have");
+  refused(R"({"type": "object", "properties": {"a": {}}, "patternProperties": {"^a": {"type": "null"}}})",
+          "#/properties is not supported beside patternProperties");
+  refused(R"({"type": "object", "additionalProperties": {}, "propertyNames": {"maxLength": 3}, "minProperties": 2})",
+          "#/additionalProperties is not supported beside propertyNames");
+  refused(R"({"type": "object", "additionalProperties": true, "minProperties": 2})",
+          "#/minProperties above 1 is not supported beside additionalProperties");
   refused(R"({"type": "number", "multipleOf": 0.5})", "multipleOf is not supported for type:number");
   refused(R"({"$ref": "other.json"})", "it must point into the schema");
-  f.compile(Type::kJsonSchema, R"({"type": "object", "uniqueItems": true, "minimum": 3, "title": "not"})");  // of others
+  f.compile(Type::kJsonSchema,
+            R"({"type": "object", "uniqueItems": true, "minimum": 3, "title": "not"})");  // of others
 }
 
 TEST(a_guide_is_compiled_once) {

@@ -117,3 +117,14 @@ def test_a_space_may_be_part_of_a_token(make_walker, tmp_path):
     texts = walker.texts("regex", "[Tehdog ]{8}", WALKS)
     assert all(re.fullmatch("[Tehdog ]{8}", text) for text in texts)
     assert any(" dog" in text for text in texts)
+
+
+def test_characters_of_byte_tokens_are_utf8(make_walker, tmp_path):
+    import small_tokenizers
+
+    tokenizer = small_tokenizers.sentencepiece()
+    walker = make_walker(small_tokenizers.save(tokenizer, tmp_path), tokenizer.get_vocab_size(), "</s>")
+    texts = walker.texts("regex", "[^a-z]{4}", 400)
+    assert all(re.fullmatch("[^a-z]{4}", text, re.DOTALL) for text in texts)
+    for size in (1, 2, 3, 4):
+        assert any(len(character.encode()) == size for text in texts for character in text), size
