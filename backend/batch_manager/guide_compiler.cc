@@ -19,7 +19,7 @@ constexpr size_t kMaxGuides = 64;               // kept, compiled or not
 constexpr size_t kMaxGuideBytes = 128 << 10;    // more take minutes to compile, and others wait
 constexpr int64_t kMaxBytes = 256 << 20;        // of all compiled guides that are kept
 constexpr int kMaxThreads = 8;                  // for one guide
-constexpr int kMaxWhitespace = 24;              // characters between two tokens of JSON: a model that loops comes out of it
+constexpr int kMaxWhitespace = 24;              // characters between tokens of JSON: a model that loops comes out
 
 const char* name(GuidedDecoding::Type type) {
   switch (type) {
