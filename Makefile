@@ -1,6 +1,8 @@
 # make demo    build everything, serve SmolLM2-135M-Instruct, ask it two questions, stop
 # make serve   the same, and stay up: HTTP_PORT, GRPC_PORT, METRICS_PORT
 # make test    every test, C++ and Python, through one pytest run; PYTEST_ARGS="-k greedy" narrows it
+# make test-sanitizers
+#              the C++ tests and the oracle's traces under ThreadSanitizer, AddressSanitizer and UBSan
 # make clean   remove what these made
 #
 # Needs Python 3.10 to 3.12 with its shared libpython, g++ 12 or newer, and make. PYTHON= and CXX= choose them.
@@ -25,7 +27,7 @@ ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
 endif
 
-.PHONY: demo serve test clean
+.PHONY: demo serve test test-sanitizers clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
@@ -37,6 +39,12 @@ serve: $(MODEL)/repository/ensemble/config.pbtxt
 
 test: $(VENV)/.test-requirements $(VENV)/.torch $(BUILD)/.installed-with-tests
 	INFLIGHT_BUILD_DIR=$(BUILD) $(BIN)/pytest $(PYTEST_ARGS)
+
+SANITIZED := $(BUILD)/thread-sanitizer $(BUILD)/address-sanitizer
+
+test-sanitizers: $(VENV)/.test-requirements $(BUILD)/.installed-with-tests $(SANITIZED:=/.built)
+	for build in $(SANITIZED); do INFLIGHT_BUILD_DIR=$$build \
+	    $(BIN)/pytest tests/python/test_cpp.py tests/python/oracle $(PYTEST_ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(BUILD) $(MODEL)
@@ -65,6 +73,16 @@ $(BUILD)/.installed-with-tests: $(SOURCES) $(TEST_SOURCES) $(VENV)/.requirements
 	@scripts/check_compiler.sh $(CXX)
 	$(INSTALL) --config-settings=cmake.define.INFLIGHT_BUILD_TESTS=ON .
 	@touch $(VENV)/.installed $@
+
+# Only the C++ tests: an instrumented module would need an instrumented Python.
+$(BUILD)/thread-sanitizer/.built: SANITIZERS := thread
+$(BUILD)/address-sanitizer/.built: SANITIZERS := address,undefined
+$(SANITIZED:=/.built): $(SOURCES) $(TEST_SOURCES) $(VENV)/.requirements
+	$(BIN)/cmake -S . -B $(@D) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DINFLIGHT_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DCMAKE_CXX_FLAGS="-fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer"
+	$(BIN)/cmake --build $(@D) --target tests/cpp/all
+	@touch $@
 
 # The environment. A build folder belongs to one: its interpreter is in CMake's cache.
 
