@@ -145,6 +145,7 @@ void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const Sample
     if (sequence.is_finished()) break;
     if (state.guide) guided_decoder_->accept(sequence.slot, token.token);
   }
+  if (state.guide && sequence.finish_reason == FinishReason::kEndId) check_guide_end(sequence);
   const int32_t num_new = sequence.num_generated() - before;
   // All but the last token were drafts: their keys and values are there.
   sequence.num_cached += static_cast<int32_t>(tokens.size()) - 1;
@@ -154,6 +155,15 @@ void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const Sample
   state.num_generated += num_new;
   note_token(state);
   if (!sequence.is_finished()) prepare_drafts(sequence, num_new);
+}
+
+// A guide that came to a dead end allows end ids alone, too; but then the text is not what was asked for.
+void StepRunner::check_guide_end(Sequence& sequence) {
+  try {
+    guided_decoder_->is_terminated(sequence.slot);
+  } catch (const Error& error) {
+    sequence.state->error = error;
+  }
 }
 
 void StepRunner::prepare_drafts(Sequence& sequence, int32_t num_new) {

@@ -38,6 +38,7 @@ class StepRunner {
   void take_output(const ScheduledChunk& chunk);
   void take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens);
   void take_candidates(Sequence& sequence, std::span<const SampledToken> candidates);
+  void check_guide_end(Sequence& sequence);
   void prepare_drafts(Sequence& sequence, int32_t num_new);
   void note_token(RequestState& state);
   void take_logits(const ScheduledChunk& chunk, size_t num_sampled);

@@ -127,7 +127,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.batch_manager.max_responses_per_second =
       parameters.at_least(0, "max_responses_per_second").value_or(kDefaultMaxResponsesPerSecond);
   config.batch_manager.scheduler_policy = scheduler_policy(parameters);
-  config.batch_manager.enable_kv_cache_reuse = parameters.boolean("enable_kv_cache_reuse").value_or(false);
+  config.batch_manager.enable_kv_cache_reuse = parameters.boolean("enable_kv_cache_reuse").value_or(true);
   config.batch_manager.prompt_lookup = prompt_lookup_options(parameters);
   config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir);
   warn_of_unknown_parameters(parameters, file);
