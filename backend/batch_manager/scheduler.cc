@@ -114,7 +114,9 @@ bool Scheduler::schedule_contexts(int32_t& budget) {
 
 bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
   const int32_t wanted = sequence.num_uncached();
-  if (budget <= 0 || (wanted > budget && !enable_chunked_context_)) return false;
+  // What a paused sequence computes anew may be longer than any step.
+  const bool is_chunked = enable_chunked_context_ || sequence.num_generated() > 0;
+  if (budget <= 0 || (wanted > budget && !is_chunked)) return false;
   int32_t num_tokens = std::min(wanted, budget);
   if (num_tokens < wanted) {  // the next chunk begins with a block, if this one can reach its start
     const int32_t aligned = (sequence.num_cached + num_tokens) / info_.tokens_per_block * info_.tokens_per_block;

@@ -43,6 +43,23 @@ TEST(max_utilization_runs_more_at_once_and_paused_sequences_lose_nothing) {
   }
 }
 
+TEST(a_paused_sequence_goes_on_without_chunked_context) {
+  EngineInfo info = small_engine();
+  info.num_blocks = 16;
+  info.max_num_tokens = 8;  // far less than what a paused sequence has to compute anew
+  BatchManagerOptions options;
+  options.scheduler_policy = SchedulerPolicy::kMaxUtilization;
+  options.enable_chunked_context = false;
+  std::vector<Collector> collectors(4);
+  BatchManager manager(std::make_unique<PagedEngine>(info), options);
+  for (int32_t i = 0; i < 4; ++i) manager.submit(make_request({i, 2, 3}, 50), collectors[i].callback());
+  for (int32_t i = 0; i < 4; ++i) {
+    collectors[i].wait();
+    CHECK(collectors[i].tokens() == PagedEngine::expected_tokens({i, 2, 3}, 50, 1000));
+  }
+  CHECK(at_rest(manager).pauses > 0);
+}
+
 TEST(a_static_batch_ends_before_the_next_begins) {
   std::mutex mutex;
   std::vector<int32_t> widths;
