@@ -14,7 +14,8 @@ namespace inflight {
 enum class SchedulerPolicy {
   kGuaranteedNoEvict,  // a sequence starts when its whole length can be reserved in the KV cache, and never pauses
   kMaxUtilization,     // it starts when its next chunk fits; the latest is paused when the cache is full, computed anew later
-  kStaticBatch,        // as kGuaranteedNoEvict, but a batch starts together, when the one before it has ended
+  kStaticBatch,        // as kGuaranteedNoEvict, but a batch starts together, when the one before it has ended; further
+                       // sequences of its requests join it when the prompt is computed
 };
 
 // Drafts for speculative decoding, looked up in the sequence's own text: what followed the last time that its latest

@@ -132,9 +132,10 @@ bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
 
 void Scheduler::start_waiting(int32_t& budget) {
   const bool is_static = policy_ == SchedulerPolicy::kStaticBatch;
-  if (is_static && !running_.empty()) return;
+  const bool is_batch_running = is_static && !running_.empty();
   for (size_t i = 0; i < waiting_.size() && !free_slots_.empty() && (budget > 0 || is_static);) {
-    if (!may_start(*waiting_[i])) {
+    const bool joins_batch = waiting_[i]->state->computed_prompt != nullptr;
+    if (!may_start(*waiting_[i]) || (is_batch_running && !joins_batch)) {
       ++i;
       continue;
     }
@@ -304,6 +305,14 @@ std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const B
       throw_error(ErrorCode::kInternal, "the KV cache has no blocks for a beam within its reservation");
     }
     sequence.beams[beam] = std::move(spare);
+  }
+  // What the other beams that ended here held stays promised: they may branch off again.
+  const int32_t shared = info_.attention_window > 0 ? 0 : sequence.num_cached / info_.tokens_per_block;
+  for (BeamSlot& spare : sequence.spare_beams) {
+    if (spare.blocks.num_guaranteed > 0) continue;
+    if (!kv_cache_.admit(spare.blocks, {}, num_blocks - shared, false)) {
+      throw_error(ErrorCode::kInternal, "the KV cache has no blocks for a beam that ended within its reservation");
+    }
   }
   return forked;
 }

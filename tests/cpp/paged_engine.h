@@ -87,6 +87,7 @@ class PagedEngine final : public Engine {
 
   std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
   std::function<bool(CopyHandle)> delays_copy;  // asked by is_copied()
+  std::function<void(const SequenceSlice&, std::vector<SampledToken>&)> change_candidates;  // of one beam
   std::atomic<uint64_t> steps{0};
 
  private:
@@ -139,9 +140,9 @@ class PagedEngine final : public Engine {
       if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last, output);
       if (i < first_sampling || !is_sampling) continue;
       if (slot.num_candidates > 0) {
-        for (const auto& best : candidates(slice.slot, last, slot.num_candidates, info_.vocab_size)) {
-          output.tokens.push_back(best);
-        }
+        auto best = candidates(slice.slot, last, slot.num_candidates, info_.vocab_size);
+        if (change_candidates) change_candidates(slice, best);
+        output.tokens.insert(output.tokens.end(), best.begin(), best.end());
         continue;
       }
       const int32_t sampled = allowed(next_token(last, info_.vocab_size), slice, masks);

@@ -1,6 +1,7 @@
 // Requests of more than one continuation, and steps of more than one token: num_return_sequences, beams, drafts.
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -229,6 +230,44 @@ TEST(cancelled_beams_give_what_they_have) {
   CHECK_EQ(last.beams.size(), 1u);
   CHECK(last.beams[0].tokens.size() >= 4);
   CHECK_EQ(at_rest(manager).free_blocks, 40);
+}
+
+TEST(beams_that_had_no_candidates_find_their_blocks_when_they_branch_again) {
+  EngineInfo info = small_engine();
+  info.max_beam_width = 2;
+  info.num_blocks = 9;  // 7 for the beams: not enough beside them for the other request
+  auto engine = std::make_unique<PagedEngine>(info);
+  engine->change_candidates = [first_slot = -1](const SequenceSlice& slice, std::vector<SampledToken>& best) mutable {
+    if (slice.past_length != 4) return;
+    if (first_slot < 0) first_slot = slice.slot;
+    for (size_t i = slice.slot == first_slot ? 1 : 0; i < best.size(); ++i) best[i].log_prob = -INFINITY;
+  };
+  BatchManager manager(std::move(engine), {});
+  Request beams = make_request(prompt_of(4), 12);
+  beams.beam_search.beam_width = 2;
+  beams.num_return_sequences = 2;
+  Collector search, other;
+  manager.submit(beams, search.callback());
+  manager.submit(make_request(prompt_of(5), 5), other.callback());
+  CHECK(!search.wait().error);
+  CHECK_EQ(search.wait().beams.size(), 2u);
+  CHECK(other.wait().finish_reason == FinishReason::kLength);
+  CHECK_EQ(at_rest(manager).free_blocks, 9);
+}
+
+TEST(sequences_of_a_request_share_a_static_batch) {
+  for (const bool reuse : {false, true}) {
+    BatchManager manager(std::make_unique<PagedEngine>(small_engine()),
+                         {.scheduler_policy = SchedulerPolicy::kStaticBatch, .enable_kv_cache_reuse = reuse});
+    Request request = make_request(prompt_of(8), 10);
+    request.num_return_sequences = 4;
+    SequenceCollector collector;
+    manager.submit(request, collector.callback());
+    for (const auto& [index, tokens] : collector.wait()) {
+      CHECK(tokens == PagedEngine::expected_tokens(prompt_of(8), 10, 1000));
+    }
+    CHECK(at_rest(manager).iterations < 20);  // one after another would take 40
+  }
 }
 
 TEST(logits_come_with_their_tokens) {
