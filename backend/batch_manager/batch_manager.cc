@@ -18,6 +18,7 @@
 #include "batch_manager/sequence.h"
 #include "batch_manager/step_runner.h"
 #include "common/logging.h"
+#include "common/rounding.h"
 
 namespace inflight {
 
@@ -41,7 +42,8 @@ RequestTimes times_of(const RequestState& state, Clock::time_point now, const Se
   times.queue = between(state.submitted, state.first_step.value_or(now));
   if (state.first_token) {
     times.time_to_first_token = between(state.submitted, *state.first_token);
-    const int32_t following = state.num_generated / static_cast<int32_t>(state.num_sequences()) - 1;
+    const int32_t width = std::max(state.num_sequences(), state.request.beam_search.beam_width);
+    const int32_t following = divide_up(state.num_generated, width) - 1;  // the first of all beams is one token
     if (following > 0) times.inter_token_latency = between(*state.first_token, state.last_token) / following;
   }
   times.total = between(state.submitted, now);
@@ -144,6 +146,7 @@ struct BatchManager::Implementation {
         finish_sequences();
         const auto begin = Clock::now();
         if (const auto* chunks = schedule()) {
+          update_statistics();  // who has started does not count as queued while the step runs
           note_first_steps(*chunks, begin);
           IterationStatistics iteration = describe(*chunks);
           runner.run(*chunks);
@@ -169,7 +172,8 @@ struct BatchManager::Implementation {
     if (compiling.empty()) {
       wake.wait(lock, has_work);
     } else {
-      wake.wait_for(lock, kIdlePeriod, has_work);
+      wake.wait_for(lock, kIdlePeriod, [&] { return has_work() || guide_is_compiled; });
+      guide_is_compiled = false;
     }
     for (auto& sequence : arrivals) {
       auto& destination = sequence->state->guide ? compiling : ready;
@@ -342,16 +346,22 @@ struct BatchManager::Implementation {
     complete(request, info);
     std::optional<std::shared_future<std::shared_ptr<const CompiledGuide>>> guide;
     if (request.guided_decoding) {
-      guide = guided_decoder->compile(*request.guided_decoding, [this] { wake.notify_one(); });
+      {
+        std::lock_guard lock(mutex);
+        check_queue();
+      }
+      guide = guided_decoder->compile(*request.guided_decoding, [this] {
+        {
+          std::lock_guard lock(mutex);
+          guide_is_compiled = true;
+        }
+        wake.notify_one();
+      });
     }
     RequestId id;
     {
       std::lock_guard lock(mutex);
-      if (stopping) throw_error(ErrorCode::kUnavailable, "the server is stopping");
-      const size_t queued = arrivals.size() + statistics.queued_requests;
-      if (options.max_queue_size > 0 && queued >= static_cast<size_t>(options.max_queue_size)) {
-        throw_error(ErrorCode::kUnavailable, "the queue is full: ", queued, " requests wait; try again later");
-      }
+      check_queue();
       id = next_id++;
       const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
       const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
@@ -364,6 +374,15 @@ struct BatchManager::Implementation {
     }
     wake.notify_one();
     return id;
+  }
+
+  // With the mutex held.
+  void check_queue() const {
+    if (stopping) throw_error(ErrorCode::kUnavailable, "the server is stopping");
+    const size_t queued = arrivals.size() + statistics.queued_requests;
+    if (options.max_queue_size > 0 && queued >= static_cast<size_t>(options.max_queue_size)) {
+      throw_error(ErrorCode::kUnavailable, "the queue is full: ", queued, " requests wait; try again later");
+    }
   }
 
   // What is left to the engine and to others that know it.
@@ -389,7 +408,7 @@ struct BatchManager::Implementation {
 
   void cancel(RequestId id) {
     std::lock_guard lock(mutex);
-    cancelled_ids.insert(id);
+    if (id < next_id) cancelled_ids.insert(id);
   }
 
   const BatchManagerOptions options;
@@ -399,6 +418,7 @@ struct BatchManager::Implementation {
   std::mutex mutex;
   std::condition_variable wake;
   bool stopping = false;
+  bool guide_is_compiled = false;  // since the loop last looked
   RequestId next_id = 1;
   std::vector<std::unique_ptr<Sequence>> arrivals;
   std::unordered_set<RequestId> cancelled_ids;

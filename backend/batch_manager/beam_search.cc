@@ -25,8 +25,13 @@ BeamSearch::BeamSearch(const BeamSearchConfig& config, int32_t max_new_tokens, s
       max_new_tokens_(max_new_tokens),
       end_ids_(std::move(end_ids)),
       stop_words_(std::move(stop_words)),
-      num_candidates_(config.beam_width + std::max(config.beam_width, count_ending_tokens(end_ids_, stop_words_))),
+      num_candidates_(num_candidates(config.beam_width, end_ids_, stop_words_)),
       running_(1) {}
+
+int32_t BeamSearch::num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
+                                   const std::vector<std::vector<int32_t>>& stop_words) {
+  return beam_width + std::max(beam_width, count_ending_tokens(end_ids, stop_words));
+}
 
 std::span<const BeamChoice> BeamSearch::advance(std::span<const SampledToken> candidates) {
   rank(candidates);

@@ -39,6 +39,8 @@ class BeamSearch {
 
   // What each running beam must return in a step: 2 * beam_width, or more where more tokens than beam_width can end a
   // beam, so that beam_width beams can go on whichever end.
+  static int32_t num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
+                                const std::vector<std::vector<int32_t>>& stop_words);
   int32_t num_candidates() const { return num_candidates_; }
 
   // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens; 0 when finished.
@@ -96,7 +98,7 @@ class BeamSearch {
   const int32_t max_new_tokens_;
   const std::vector<int32_t> end_ids_;
   const std::vector<std::vector<int32_t>> stop_words_;
-  int32_t num_candidates_;
+  const int32_t num_candidates_;
 
   int32_t num_generated_ = 0;  // tokens of every running beam
   bool is_finished_ = false;

@@ -4,10 +4,13 @@
 #include <cmath>
 #include <string>
 
+#include "batch_manager/beam_search.h"
+
 namespace inflight {
 namespace {
 
 constexpr int32_t kMaxReturnSequences = 1024;
+constexpr std::chrono::milliseconds kMaxRetention = std::chrono::hours(1'000'000);  // a clock's range is not far beyond
 
 template <class... Args>
 [[noreturn]] void invalid(const Args&... args) {
@@ -128,6 +131,13 @@ void check_sequences(const Request& request, const EngineInfo& info) {
     invalid("beam_width is ", beams.beam_width, "; a vocabulary of ", info.vocab_size, " tokens allows at most ",
             info.vocab_size / 2);
   }
+  const auto& end_ids = request.sampling.end_ids.empty() ? info.end_ids : request.sampling.end_ids;
+  const int32_t candidates = BeamSearch::num_candidates(beams.beam_width, end_ids, request.stop_words);
+  if (candidates > info.vocab_size) {
+    invalid("with ", end_ids.size(), " end ids, ", request.stop_words.size(), " stop_words and beam_width ",
+            beams.beam_width, ", each beam needs ", candidates, " candidates a step, and the vocabulary has ",
+            info.vocab_size, " tokens: ask for fewer stop_words or beams");
+  }
   if (request.num_return_sequences > beams.beam_width) {
     invalid("num_return_sequences is ", request.num_return_sequences, "; with beam search it is at most beam_width, ",
             beams.beam_width);
@@ -168,7 +178,9 @@ void check_retention(const KvCacheRetention& retention, int64_t prompt) {
     if (priority < 0 || priority > 100) invalid(name, " is ", priority, "; it must be in 0 to 100");
   };
   const auto check_duration = [](const char* name, const std::optional<std::chrono::milliseconds>& duration) {
-    if (duration && duration->count() < 0) invalid(name, " is ", duration->count(), "; it must be at least 0");
+    if (duration && (duration->count() < 0 || *duration > kMaxRetention)) {
+      invalid(name, " is ", duration->count(), "; it must be in 0 to ", kMaxRetention.count());
+    }
   };
   for (const RetentionRange& range : retention.ranges) {
     const int64_t end = range.end.value_or(prompt);

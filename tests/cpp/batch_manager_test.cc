@@ -127,6 +127,75 @@ TEST(without_chunking_a_long_context_is_not_overtaken_for_ever) {
               ErrorCode::kInvalidArgument, "enable_chunked_context");
 }
 
+TEST(an_id_that_is_yet_to_be_given_cannot_be_cancelled) {
+  BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
+  manager.cancel(1);
+  Collector collector;
+  CHECK_EQ(manager.submit(make_request({1, 2}, 5), collector.callback()), 1u);
+  CHECK(collector.wait().finish_reason == FinishReason::kLength);
+}
+
+TEST(a_request_that_has_started_does_not_fill_the_queue) {
+  auto engine = std::make_unique<PagedEngine>(small_engine());
+  std::atomic<bool> held = true;
+  std::atomic<bool> runs = false;
+  engine->before_wait = [&](const StepInput&) {
+    runs = true;
+    while (held) std::this_thread::sleep_for(100us);
+  };
+  BatchManager manager(std::move(engine), {.max_queue_size = 1});
+  Collector running, waiting, refused;
+  manager.submit(make_request({1, 2}, 2), running.callback());
+  while (!runs) std::this_thread::sleep_for(100us);
+  manager.submit(make_request({1, 2}, 2), waiting.callback());
+  CHECK_ERROR(manager.submit(make_request({1, 2}, 2), refused.callback()), ErrorCode::kUnavailable, "the queue is full");
+  held = false;
+  running.wait();
+  waiting.wait();
+}
+
+TEST(beams_with_more_ways_to_end_than_the_vocabulary_has_tokens_are_refused) {
+  EngineInfo info = small_engine();
+  info.vocab_size = 8;
+  info.max_beam_width = 2;
+  BatchManager manager(std::make_unique<PagedEngine>(info), {});
+  Request request = make_request({1, 2}, 5);
+  request.beam_search.beam_width = 2;
+  for (int32_t token = 0; token < 7; ++token) request.stop_words.push_back({token});
+  Collector collector;
+  CHECK_ERROR(manager.submit(request, collector.callback()), ErrorCode::kInvalidArgument, "stop_words");
+}
+
+TEST(a_retention_of_more_than_a_lifetime_is_refused) {
+  BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {.enable_kv_cache_reuse = true});
+  Request request = make_request({1, 2, 3, 4, 5}, 5);
+  request.retention.ranges.push_back({0, std::nullopt, 80, std::chrono::milliseconds::max()});
+  Collector collector;
+  CHECK_ERROR(manager.submit(request, collector.callback()), ErrorCode::kInvalidArgument,
+              "retention_token_range_durations_ms");
+}
+
+TEST(the_inter_token_latency_is_the_steps_whatever_the_number_of_beams) {
+  EngineInfo info = small_engine();
+  info.max_beam_width = 4;
+  for (const int32_t width : {1, 2, 4}) {
+    auto engine = std::make_unique<PagedEngine>(info);
+    engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(2ms); };
+    std::promise<RequestTimes> end;
+    BatchManagerOptions options;
+    options.on_request_end = [&](const RequestTimes& times) { end.set_value(times); };
+    BatchManager manager(std::move(engine), options);
+    Request request = make_request({1, 2}, 10);
+    request.beam_search.beam_width = width;
+    Collector collector;
+    manager.submit(request, collector.callback());
+    const RequestTimes times = end.get_future().get();
+    CHECK(*times.inter_token_latency >= 2ms);
+    CHECK(*times.inter_token_latency <= times.total / 9);
+    collector.wait();
+  }
+}
+
 TEST(end_ids_end_without_being_sent_and_stop_words_are_sent) {
   BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
   const auto expected = PagedEngine::expected_tokens({7, 8}, 10, 1000);
