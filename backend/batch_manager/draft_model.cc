@@ -26,20 +26,24 @@ int32_t num_drafts_for(const Sequence& sequence, int32_t max_drafts) {
 
 }  // namespace
 
-DraftModel::DraftModel(std::shared_ptr<Engine> engine, const EngineInfo& target)
-    : engine_(std::move(engine)), kv_cache_(cache_options(engine_->info())), slots_(target.max_batch_size) {
-  const EngineInfo& info = engine_->info();
-  if (info.vocab_size != target.vocab_size) {
-    misfit("its vocab_size is ", info.vocab_size, ", the target's ", target.vocab_size, "; both must have one tokenizer");
+void check_draft_model(const EngineInfo& draft, const EngineInfo& target) {
+  if (draft.vocab_size != target.vocab_size) {
+    misfit("its vocab_size is ", draft.vocab_size, ", the target's ", target.vocab_size,
+           "; both must have one tokenizer");
   }
-  if (info.max_batch_size < target.max_batch_size) {
-    misfit("its max_batch_size is ", info.max_batch_size, ", the target's ", target.max_batch_size,
+  if (draft.max_batch_size < target.max_batch_size) {
+    misfit("its max_batch_size is ", draft.max_batch_size, ", the target's ", target.max_batch_size,
            "; rebuild it with --max-batch-size ", target.max_batch_size);
   }
-  if (info.max_seq_len < target.max_seq_len) {
-    misfit("its max_seq_len is ", info.max_seq_len, ", the target's ", target.max_seq_len,
+  if (draft.max_seq_len < target.max_seq_len) {
+    misfit("its max_seq_len is ", draft.max_seq_len, ", the target's ", target.max_seq_len,
            "; rebuild it with --max-seq-len ", target.max_seq_len);
   }
+}
+
+DraftModel::DraftModel(std::shared_ptr<Engine> engine, const EngineInfo& target)
+    : engine_(std::move(engine)), kv_cache_(cache_options(engine_->info())), slots_(target.max_batch_size) {
+  check_draft_model(engine_->info(), target);
   slices_.reserve(target.max_batch_size);
   in_step_.reserve(target.max_batch_size);
 }

@@ -10,11 +10,14 @@
 
 namespace inflight {
 
+// Throws Error (kInvalidArgument) naming what differs if the two engines do not fit together, and both values.
+void check_draft_model(const EngineInfo& draft, const EngineInfo& target);
+
 // Drafts for speculative decoding from a smaller model with the same vocabulary (arXiv:2211.17192). It samples as the
 // sequence does, with the same random numbers, so that its drafts are often the very tokens that the sequence samples.
 class DraftModel {
  public:
-  // Slots are the target engine's. Throws Error naming what differs if the two engines do not fit together.
+  // Slots are the target engine's. Throws as check_draft_model.
   DraftModel(std::shared_ptr<Engine> engine, const EngineInfo& target);
 
   // Fills `drafts` of each of these sequences, all in generation phase, with up to max_drafts tokens. A sequence whose

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "batch_manager/draft_model.h"
 #include "common/error.h"
 #include "triton/errors.h"
 #include "triton/request_reader.h"
@@ -23,6 +24,19 @@ std::unique_ptr<Engine> load_checked_engine(const ModelConfig& config) {
   return engine;
 }
 
+// Null without draft_engine_dir.
+std::unique_ptr<Engine> load_draft_engine(const ModelConfig& config, const EngineInfo& target) {
+  if (config.draft_engine_dir.empty()) return nullptr;
+  try {
+    auto engine = load_engine(config.draft_engine_dir, {.num_threads = config.engine.num_threads});
+    check_draft_model(engine->info(), target);
+    return engine;
+  } catch (const Error& error) {
+    throw_error(error.code(), config.file.string(), ": parameter draft_engine_dir is \"",
+                config.draft_engine_dir.string(), "\": ", error.what());
+  }
+}
+
 }  // namespace
 
 InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstance* instance)
@@ -31,14 +45,16 @@ InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstanc
       fetched_(config_.decoupled ? config_.cancellation_check_period : std::chrono::milliseconds(0)),
       iterations_(config_.iter_stats_max_iterations),
       metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
-      batch_manager_(load_checked_engine(config_), batch_manager_options()),
+      batch_manager_(make_batch_manager()),
       reporter_(model.metric_owner().model, batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
 
-BatchManagerOptions InstanceState::batch_manager_options() {
+BatchManager InstanceState::make_batch_manager() {
+  auto engine = load_checked_engine(config_);
   BatchManagerOptions options = config_.batch_manager;
+  options.draft_model.engine = load_draft_engine(config_, engine->info());
   options.on_iteration = [this](const IterationStatistics& step) { iterations_.add(step); };
   options.on_request_end = [this](const RequestTimes& times) { metrics_.observe(times); };
-  return options;
+  return BatchManager(std::move(engine), options);
 }
 
 // Triton's statistics count requests and the time that reading and queueing them takes: a request is released, as it

@@ -16,6 +16,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+void require_directory(const std::string& name, const std::string& value, const fs::path& file) {
+  if (fs::is_directory(value)) return;
+  throw_error(ErrorCode::kNotFound, file.string(), ": parameter ", name, " is \"", value,
+              "\", which is not a directory; give the engine directory that `inflight build` wrote");
+}
+
 fs::path engine_directory(const Parameters& parameters, const fs::path& file) {
   const char* name = parameters.raw("gpt_model_path").empty() ? "engine_dir" : "gpt_model_path";
   const auto value = parameters.text(name);
@@ -25,11 +31,14 @@ fs::path engine_directory(const Parameters& parameters, const fs::path& file) {
                 raw.empty() ? "missing" : concat("\"", raw, "\", an unfilled template variable"),
                 "; give the engine directory that `inflight build` wrote");
   }
-  if (!fs::is_directory(*value)) {
-    throw_error(ErrorCode::kNotFound, file.string(), ": parameter ", name, " is \"", *value,
-                "\", which is not a directory; give the engine directory that `inflight build` wrote");
-  }
+  require_directory(name, *value, file);
   return *value;
+}
+
+fs::path draft_engine_directory(const Parameters& parameters, const fs::path& file) {
+  const auto value = parameters.text(kDraftEngineDir);
+  if (value) require_directory(kDraftEngineDir, *value, file);
+  return value.value_or("");
 }
 
 std::vector<int32_t> attention_windows(const Parameters& parameters) {
@@ -106,6 +115,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   ModelConfig config;
   config.file = file;
   config.engine_dir = engine_directory(parameters, file);
+  config.draft_engine_dir = draft_engine_directory(parameters, file);
   config.max_batch_size = document.value("max_batch_size", 0);
   config.decoupled = document.value("model_transaction_policy", nlohmann::json::object()).value("decoupled", false);
   config.exclude_input_in_output = parameters.boolean("exclude_input_in_output").value_or(false);
@@ -129,6 +139,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.batch_manager.scheduler_policy = scheduler_policy(parameters);
   config.batch_manager.enable_kv_cache_reuse = parameters.boolean("enable_kv_cache_reuse").value_or(true);
   config.batch_manager.prompt_lookup = prompt_lookup_options(parameters);
+  config.batch_manager.draft_model = draft_model_options(parameters);
   config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir);
   warn_of_unknown_parameters(parameters, file);
   return config;

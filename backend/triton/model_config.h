@@ -21,6 +21,7 @@ inline constexpr int32_t kDefaultMaxResponsesPerSecond = 1000;
 struct ModelConfig {
   std::filesystem::path file;  // config.pbtxt, for messages
   std::filesystem::path engine_dir;
+  std::filesystem::path draft_engine_dir;  // of batch_manager.draft_model; empty: none
   int32_t max_batch_size = 0;  // 0 → tensors have no batch dimension
   bool decoupled = false;
   bool exclude_input_in_output = false;
@@ -30,7 +31,7 @@ struct ModelConfig {
   std::chrono::milliseconds stats_check_period{50};  // of the metrics and the log of steps
   int32_t iter_stats_max_iterations = 1000;  // steps kept for that long; 0: none are shown
   EngineOptions engine;
-  BatchManagerOptions batch_manager;
+  BatchManagerOptions batch_manager;  // without the engine of its draft model
 };
 
 // `json` is the model configuration as Triton serializes it; `model_directory` holds config.pbtxt.

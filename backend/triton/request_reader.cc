@@ -64,6 +64,7 @@ Request read_sequence(const SequenceTensors& tensors, const ModelConfig& config,
   request.beam_search = read_beam_search(tensors);
   request.num_return_sequences = read_num_return_sequences(tensors, request.beam_search, config);
   request.draft_tokens = tensors.list<int32_t>("draft_input_ids").value_or(std::vector<int32_t>());
+  request.num_draft_tokens = tensors.scalar<int32_t>("num_draft_tokens");
   request.guided_decoding = read_guided_decoding(tensors);
   tensors.read(request.return_context_logits, "return_context_logits");
   tensors.read(request.return_generation_logits, "return_generation_logits");

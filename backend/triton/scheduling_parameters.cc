@@ -8,6 +8,7 @@ namespace {
 constexpr int32_t kDefaultMaxDraftTokens = 8;
 constexpr const char* kMaxDraftTokens = "prompt_lookup_max_draft_tokens";
 constexpr const char* kMaxNgram = "prompt_lookup_max_ngram";
+constexpr const char* kNumDraftTokens = "num_draft_tokens";
 
 bool is_one_of(const std::string& value, std::initializer_list<const char*> values) {
   return std::find(values.begin(), values.end(), value) != values.end();
@@ -26,7 +27,8 @@ bool looks_drafts_up(const Parameters& parameters) {
   if (is_one_of(mode, {"", "top_k", "top_p", "top_k_top_p", "beam_search"})) return false;
   if (is_one_of(mode, {"medusa", "redrafter", "explicit_draft_tokens", "eagle"})) {
     throw_error(ErrorCode::kUnsupported, parameters.file().string(), ": parameter decoding_mode is \"", mode,
-                "\", which this version does not support; prompt_lookup needs no model for its drafts");
+                "\", which this version does not support; set draft_engine_dir for a draft model, or prompt_lookup, ",
+                "which needs none");
   }
   parameters.refuse("decoding_mode", "left empty, top_k, top_p, top_k_top_p, beam_search, lookahead or prompt_lookup");
 }
@@ -58,6 +60,20 @@ PromptLookupOptions prompt_lookup_options(const Parameters& parameters) {
     options.max_draft_tokens = parameters.at_least(1, kMaxDraftTokens).value_or(kDefaultMaxDraftTokens);
     options.max_ngram = parameters.at_least(1, kMaxNgram).value_or(options.max_ngram);
   }
+  return options;
+}
+
+DraftModelOptions draft_model_options(const Parameters& parameters) {
+  DraftModelOptions options;
+  const bool has_draft_model = parameters.text(kDraftEngineDir).has_value();
+  if (!has_draft_model && parameters.text(kNumDraftTokens)) {
+    parameters.refuse(kNumDraftTokens, "left empty, unless draft_engine_dir gives a draft model");
+  }
+  if (has_draft_model && looks_drafts_up(parameters)) {
+    parameters.refuse(kDraftEngineDir, concat("left empty with decoding_mode ", parameters.raw("decoding_mode"),
+                                              ": drafts come from one of them"));
+  }
+  options.num_draft_tokens = parameters.at_least(1, kNumDraftTokens).value_or(options.num_draft_tokens);
   return options;
 }
 

@@ -14,7 +14,12 @@ SchedulerPolicy scheduler_policy(const Parameters& parameters);
 // restrict nothing: each request says what it wants.
 PromptLookupOptions prompt_lookup_options(const Parameters& parameters);
 
-// Both throw naming the file, the parameter and its value: kInvalidArgument for one that is unknown or does not go with
-// another, kUnsupported for one that needs a model of its own for drafts.
+inline constexpr const char* kDraftEngineDir = "draft_engine_dir";
+
+// num_draft_tokens of the draft model that draft_engine_dir gives, which has yet to be loaded.
+DraftModelOptions draft_model_options(const Parameters& parameters);
+
+// All throw naming the file, the parameter and its value: kInvalidArgument for one that is unknown or does not go with
+// another, kUnsupported for one that needs another kind of model for drafts.
 
 }  // namespace inflight::triton

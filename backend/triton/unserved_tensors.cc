@@ -16,6 +16,7 @@ const std::unordered_set<std::string> kServed = {
     "request_output_len",
     "num_return_sequences",
     "draft_input_ids",
+    "num_draft_tokens",
     "end_id",
     "stop_words_list",
     "bad_words_list",

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.errors import InflightError
+from inflight.repository.draft_check import draft_misfits
 from inflight.repository.engine_values import engine_limit
 from inflight.repository.parameters import is_unfilled
 from inflight.repository.template import template_variables
@@ -18,6 +19,7 @@ _GENERATION_BACKENDS = ("inflight", "tensorrtllm")
 # Parameters without which a model cannot start, and the template variable that fills each.
 _ENGINE_VARIABLE = "engine_dir"
 _TOKENIZER_PATH = ("tokenizer_dir", "tokenizer_dir")
+_DRAFT_ENGINE = "draft_engine_dir"  # optional, and its own variable
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def check_repository(path: str | Path) -> None:
     _raise(problem for model in models.values() for problem in _missing_models(model, models))
     _raise(problem for group in _groups(models) for problem in _bad_batch_sizes(group))
     _raise(problem for model in models.values() if model.generates for problem in _beyond_engine(model))
+    _raise(problem for model in models.values() if model.generates for problem in _unfit_drafts(model))
     _raise(_foreign_tokenizers(models))
 
 
@@ -93,6 +96,8 @@ def _bad_paths(model: _Model) -> Iterator[str]:
     required = []
     if model.generates:
         required.append((model.engine_parameter, _ENGINE_VARIABLE))
+        if model.parameter(_DRAFT_ENGINE):
+            required.append((_DRAFT_ENGINE, _DRAFT_ENGINE))
     if _TOKENIZER_PATH[0] in model.config.parameters:
         required.append(_TOKENIZER_PATH)
     for parameter, variable in required:
@@ -152,6 +157,12 @@ def _beyond_engine(model: _Model) -> Iterator[str]:
                 f"{model.file}: {name} (${{{variable}}}) is {value}, but the engine {model.engine}/config.json was "
                 f"built for {limit}; fill in at most that, or rebuild with a larger --{name.replace('_', '-')}"
             )
+
+
+def _unfit_drafts(model: _Model) -> Iterator[str]:
+    if draft := model.parameter(_DRAFT_ENGINE):
+        for misfit in draft_misfits(model.engine, draft):
+            yield f"{model.file}: parameter {_DRAFT_ENGINE} (${{{_DRAFT_ENGINE}}}): {misfit}"
 
 
 def _foreign_tokenizers(models: Mapping[str, _Model]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The `inflight repo` command."""
 
 import argparse
+import os
 from pathlib import Path
 
 from inflight.errors import InflightError
@@ -10,6 +11,10 @@ from inflight.repository.generate import generate_repository
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", type=Path, help="engine directory, as `inflight build` makes it")
     parser.add_argument("--out", type=Path, required=True, help="model repository to make")
+    parser.add_argument(
+        "--draft-engine", type=Path, metavar="DIR", help="engine of a smaller model with the same tokenizer, for drafts"
+    )
+    parser.add_argument("--num-draft-tokens", type=int, metavar="N", help="drafts of each sequence in a step; 4")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -21,9 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    overrides = dict(_parse_override(text) for text in options.overrides)
+    overrides = dict(_parse_override(text) for text in options.overrides) | _draft_values(options)
     generate_repository(options.engine, options.out, **overrides)
     print(f"{options.out}: model repository of {options.engine}")
+
+
+def _draft_values(options: argparse.Namespace) -> dict[str, object]:
+    """The template variables of --draft-engine and --num-draft-tokens."""
+    values: dict[str, object] = {}
+    if options.draft_engine is not None:
+        values["draft_engine_dir"] = os.path.abspath(options.draft_engine)
+    if options.num_draft_tokens is not None:
+        if options.draft_engine is None:
+            raise InflightError(f"--num-draft-tokens {options.num_draft_tokens} needs --draft-engine")
+        if options.num_draft_tokens < 1:
+            raise InflightError(f"--num-draft-tokens is {options.num_draft_tokens}; it must be at least 1")
+        values["num_draft_tokens"] = options.num_draft_tokens
+    return values
 
 
 def _parse_override(text: str) -> tuple[str, str]:

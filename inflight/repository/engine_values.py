@@ -29,7 +29,7 @@ def engine_vocab_size(engine: str | Path) -> int:
 
 
 def engine_limit(engine: str | Path, name: str) -> int:
-    """What an engine of this project or of TensorRT-LLM was built for: max_batch_size or max_beam_width.
+    """What an engine of this project or of TensorRT-LLM was built for: max_batch_size, max_seq_len or max_beam_width.
 
     Raises InflightError.
     """

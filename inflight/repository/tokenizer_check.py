@@ -47,6 +47,17 @@ def foreign_tokenizers(engine: str, users: Mapping[Path, str]) -> Iterator[str]:
             )
 
 
+def tokenizer_difference(engine: str | Path, other: str | Path) -> str | None:
+    """How the token ids of two engines' tokenizers differ; None where they do not, or where one has no tokenizer.
+
+    Raises InflightError for a file that is not a tokenizer.
+    """
+    files = [Path(directory) / "tokenizer" / _FILE for directory in (engine, other)]
+    if not all(file.is_file() for file in files) or _same_content(*files):
+        return None
+    return _difference(*map(_token_ids, files))
+
+
 def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str | None:
     """How the token ids of two tokenizers differ, None where they do not."""
     if ours == theirs:

@@ -13,8 +13,7 @@ Tensors = Mapping[str, np.ndarray]
 _UNSERVED = {
     "DECODER_QUERY": ("decoder_text_input", "encoder-decoder models"),
     "PROMPT_TABLE_EXTRA_ID": ("prompt_table_extra_id", "prompt tuning"),
-    "NUM_DRAFT_TOKENS": ("num_draft_tokens", "speculative decoding with a draft model"),
-    "USE_DRAFT_LOGITS": ("use_draft_logits", "speculative decoding with a draft model"),
+    "USE_DRAFT_LOGITS": ("use_draft_logits", "draft logits: a draft is kept when it is the token that is sampled"),
     "IMAGE": ("image_input", "images"),
     "IMAGE_BYTES": ("image_bytes_input", "images"),
     "IMAGE_URL": ("image_url_input", "images"),

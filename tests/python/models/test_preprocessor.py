@@ -96,7 +96,7 @@ def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, t
         ({"QUERY": np.array([[b"ab\xff"]], np.object_)}, "the prompt .* is not valid UTF-8: .* at byte 2"),
         ({"BAD_WORDS_DICT": np.array([[b"\xe4\xb8"]], np.object_)}, "BAD_WORDS_DICT is not valid UTF-8"),
         ({"EMBEDDING_BIAS_WORDS": strings(["a"])}, "got 1 words and 0 weights"),
-        ({"NUM_DRAFT_TOKENS": np.array([[1]], np.int32)}, "num_draft_tokens is set"),
+        ({"USE_DRAFT_LOGITS": np.array([[True]])}, "use_draft_logits is set"),
         ({"IMAGE_URL": strings(["http://host/cat.png"])}, "image_url_input is set"),
         (
             {"DECODER_QUERY": strings(["a"])},

@@ -61,9 +61,7 @@ def test_bad_input_is_an_error_of_that_request_only(echo_server, model, request_
         assert all(future.result()["text_output"] == TEXT for future in good)
 
 
-@pytest.mark.parametrize(
-    "name, value", [("num_draft_tokens", 4), ("use_draft_logits", True), ("image_url_input", "http://host/cat.png")]
-)
+@pytest.mark.parametrize("name, value", [("use_draft_logits", True), ("image_url_input", "http://host/cat.png")])
 def test_what_the_scripted_model_had_and_this_one_has_not_is_refused_by_name(echo_server, name, value):
     request = {"text_input": "a", "max_tokens": 5, name: value}
     answer = http_client.post(echo_server.http_port, "/v2/models/tensorrt_llm_bls/generate", request)

@@ -221,6 +221,42 @@ def test_every_engine_of_a_repository_has_its_own_tokenizer(repository, other_to
     assert_refused(repository, "preprocessing_2/config.pbtxt", f"of the engine {engine}")
 
 
+@pytest.mark.parametrize(
+    "limits, message",
+    [
+        ({"vocab_size": 600}, "DRAFT/config.json has a vocabulary of 600, but ENGINE/config.json one of 512"),
+        ({"max_batch_size": 4}, "DRAFT/config.json was built with max_batch_size 4, but ENGINE/config.json with 8"),
+        ({"max_seq_len": 64}, "max_seq_len 64, but ENGINE/config.json with 128; rebuild the draft engine with"),
+    ],
+)
+def test_a_draft_engine_that_does_not_fit_is_refused(engine, tmp_path, limits, message):
+    draft = write_engine(tmp_path / "draft", **limits)
+    message = message.replace("DRAFT", str(draft)).replace("ENGINE", str(engine))
+    variable = "tensorrt_llm/config.pbtxt: parameter draft_engine_dir (${draft_engine_dir}): "
+    with pytest.raises(InflightError, match=f"{re.escape(variable)}.*{re.escape(message)}"):
+        generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft)
+
+
+def test_a_draft_engine_must_have_the_tokenizer_of_its_target(engine, tmp_path, other_tokenizer):
+    draft = write_engine(tmp_path / "draft")
+    repository = generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft)
+    shutil.rmtree(draft / "tokenizer")
+    check_repository(repository)
+    shutil.copytree(other_tokenizer, draft / "tokenizer")
+    assert_refused(
+        repository,
+        "tensorrt_llm/config.pbtxt: parameter draft_engine_dir (${draft_engine_dir})",
+        f"the tokenizers of the draft engine {draft} and of {engine} differ",
+        "the first that differs, '<extra>'",
+    )
+
+
+def test_a_draft_engine_must_exist(repository):
+    file = repository / "tensorrt_llm" / "config.pbtxt"
+    edit(file, '("draft_engine_dir"[^"]*")[^"]*"', r'\1/nowhere"')
+    assert_refused(repository, file, "parameter draft_engine_dir (${draft_engine_dir}) is /nowhere", "does not exist")
+
+
 def test_a_file_that_is_no_protobuf_is_refused(repository):
     (repository / "ensemble" / "config.pbtxt").write_text("max_batch_size { }")
     assert_refused(repository, "ensemble/config.pbtxt: line 1")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from stub_engine import write_engine
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from inflight.cli import main
@@ -69,6 +70,29 @@ def test_overrides_that_cannot_be_are_refused(engine, tmp_path, overrides, messa
     with pytest.raises(InflightError, match=re.escape(message.replace("OUT", str(out)))):
         generate_repository(engine, out, **overrides)
     assert [path.name for path in tmp_path.iterdir()] == ["engine"]
+
+
+def test_a_draft_engine_and_how_much_it_drafts(engine, tmp_path, monkeypatch):
+    write_engine(tmp_path / "draft")
+    monkeypatch.chdir(tmp_path)
+    assert main(["repo", "engine", "--out", "repository", "--draft-engine", "draft", "--num-draft-tokens", "3"]) == 0
+    config = text_format.Parse(configs(tmp_path / "repository")["tensorrt_llm"], ModelConfig())
+    assert config.parameters["draft_engine_dir"].string_value == str(tmp_path / "draft")
+    assert config.parameters["num_draft_tokens"].string_value == "3"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--num-draft-tokens", "3"], "--num-draft-tokens 3 needs --draft-engine"),
+        (["--draft-engine", "engine", "--num-draft-tokens", "0"], "--num-draft-tokens is 0; it must be at least 1"),
+        (["--draft-engine", "/nowhere"], "parameter draft_engine_dir (${draft_engine_dir}) is /nowhere, a directory"),
+    ],
+)
+def test_drafts_that_cannot_be_are_refused(engine, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["repo", "engine", "--out", "repository", *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_quotes_backslashes_and_line_breaks_stay_in_their_string(engine, tmp_path):
