@@ -24,7 +24,8 @@ MIXES = {
     "sequences": (("sequences", "reuse", "cancels", "faults", "logits"), 0.1),
     "beams": (("beams", "sequences", "reuse", "cancels", "faults"), 0.1),
     "drafts": (("drafts", "lookup", "reuse", "cancels", "logits"), 0.1),
-    "everything": (EVERYTHING, 0.1),
+    "guides": (("guides", "sequences", "reuse", "cancels", "lookup"), 0.05),
+    "everything": (EVERYTHING, 0.05),
 }
 
 oracle_settings = settings(
