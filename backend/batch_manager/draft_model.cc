@@ -35,6 +35,10 @@ void check_draft_model(const EngineInfo& draft, const EngineInfo& target) {
     misfit("its max_batch_size is ", draft.max_batch_size, ", the target's ", target.max_batch_size,
            "; rebuild it with --max-batch-size ", target.max_batch_size);
   }
+  if (draft.max_num_tokens < target.max_batch_size) {
+    misfit("its max_num_tokens is ", draft.max_num_tokens, ", the target's max_batch_size ", target.max_batch_size,
+           ": a step of it must hold a token of each sequence; rebuild it with a larger --max-num-tokens");
+  }
   if (draft.max_seq_len < target.max_seq_len) {
     misfit("its max_seq_len is ", draft.max_seq_len, ", the target's ", target.max_seq_len,
            "; rebuild it with --max-seq-len ", target.max_seq_len);
@@ -50,8 +54,13 @@ DraftModel::DraftModel(std::shared_ptr<Engine> engine, const EngineInfo& target)
 
 void DraftModel::propose(std::span<Sequence* const> sequences, int32_t max_drafts) {
   for (Sequence* sequence : sequences) sequence->drafts.clear();
-  read_texts(sequences, max_drafts);
-  for (int32_t round = 1; round < max_drafts; ++round) draft_on(sequences, max_drafts);
+  try {
+    read_texts(sequences, max_drafts);
+    for (int32_t round = 1; round < max_drafts; ++round) draft_on(sequences, max_drafts);
+  } catch (...) {  // what the failed step should have read is not in the cache
+    for (const Sequence* sequence : sequences) release(slots_[sequence->slot]);
+    throw;
+  }
 }
 
 // The first draft of each sequence: a step feeds what its text has gained since the last one.

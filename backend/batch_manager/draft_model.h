@@ -22,6 +22,7 @@ class DraftModel {
 
   // Fills `drafts` of each of these sequences, all in generation phase, with up to max_drafts tokens. A sequence whose
   // text the draft model has not read yet, or has no room for, gets none: it reads one step's worth of text at most.
+  // Throws what the engine throws; the draft model then begins anew with these sequences.
   void propose(std::span<Sequence* const> sequences, int32_t max_drafts);
 
  private:

@@ -38,6 +38,7 @@ class PagedEngine final : public Engine {
 
   StepHandle submit(const StepInput& input) override {
     step_check_.check(input);
+    if (before_run) before_run(input);
     StepOutput& output = outputs_[++steps];
     for (const SequenceSlice& slice : input.sequences) run(slice, input.masks, output);
     if (before_wait) before_wait(input);
@@ -85,6 +86,7 @@ class PagedEngine final : public Engine {
     return best;
   }
 
+  std::function<void(const StepInput&)> before_run;   // may throw: a step that fails and computes nothing
   std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
   std::function<bool(CopyHandle)> delays_copy;  // asked by is_copied()
   std::function<void(const SequenceSlice&, std::vector<SampledToken>&)> change_candidates;  // of one beam

@@ -184,6 +184,28 @@ TEST(a_draft_model_saves_steps_and_changes_nothing_else) {
   }
 }
 
+TEST(a_draft_model_reads_anew_what_a_failed_step_has_not) {
+  for (const int failing_step : {1, 2, 4, 5}) {
+    int failures = 0;
+    set_log_sink([&](LogLevel, const std::string&) { ++failures; });
+    EngineInfo info = small_engine();
+    info.max_num_tokens = 24;
+    auto draft_engine = std::make_shared<PagedEngine>(info);
+    draft_engine->before_run = [&, steps = 0](const StepInput&) mutable {
+      if (++steps == failing_step) throw_error(ErrorCode::kInternal, "device lost");
+    };
+    BatchManagerOptions options;
+    options.draft_model = {draft_engine, 3};
+    BatchManager manager(std::make_unique<PagedEngine>(info), options);
+    Collector collector;
+    manager.submit(make_request({3, 4, 5}, 40), collector.callback());
+    collector.wait();
+    CHECK(collector.tokens() == PagedEngine::expected_tokens({3, 4, 5}, 40, 1000));
+    CHECK(at_rest(manager).iterations <= 12);  // 11 without the failure
+    CHECK_EQ(failures, 1);
+  }
+}
+
 TEST(a_draft_model_that_does_not_fit_is_refused) {
   EngineInfo other = small_engine();
   other.vocab_size = 999;
@@ -191,6 +213,11 @@ TEST(a_draft_model_that_does_not_fit_is_refused) {
   options.draft_model.engine = std::make_shared<PagedEngine>(other);
   CHECK_ERROR(BatchManager(std::make_unique<PagedEngine>(small_engine()), options), ErrorCode::kInvalidArgument,
               "its vocab_size is 999, the target's 1000");
+  other = small_engine();
+  other.max_num_tokens = 3;
+  options.draft_model.engine = std::make_shared<PagedEngine>(other);
+  CHECK_ERROR(BatchManager(std::make_unique<PagedEngine>(small_engine()), options), ErrorCode::kInvalidArgument,
+              "its max_num_tokens is 3");
 }
 
 TEST(beams_have_slots_and_blocks_of_their_own_and_give_them_back) {
