@@ -21,6 +21,7 @@ from tqdm import tqdm
 from inflight import _native
 from inflight.argument_types import is_list
 from inflight.beam_search import BeamSearchCollector, BeamSearchOutput, BeamSearchParams, BeamSearchSequence
+from inflight.draft_engine import draft_engine_directory
 from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
 from inflight.generation import CompletionOutput, Generation, GenerationCollector, RequestOutput
@@ -87,7 +88,7 @@ class LLM:
         self.tokenizer = Tokenizer(tokenizer_dir)
         draft_dir = None
         if serving.draft_model is not None:
-            draft_dir = engine_directory(serving.draft_model, cache_dir, progress, **options)
+            draft_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache_dir, progress)
         self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_dir))
         self._info = self._manager.info
         self._closed = False

@@ -43,6 +43,16 @@ def test_without_streaming_there_is_one_response(manager):
     assert (response.is_final, response.finish_reason, response.error) == (True, "length", None)
 
 
+def test_each_request_says_how_many_drafts_it_wants(engine_dir, manager):
+    (expected,) = run(manager, [5, 6, 7], 30, **NO_END)
+    with _native.BatchManager(engine_dir, num_threads=1, draft_engine_dir=engine_dir, num_draft_tokens=3) as drafting:
+        (plain,) = run(drafting, [5, 6, 7], 30, num_draft_tokens=0, **NO_END)
+        assert drafting.statistics()["draft_tokens"] == 0
+        (drafted,) = run(drafting, [5, 6, 7], 30, num_draft_tokens=2, **NO_END)
+        assert drafting.statistics()["accepted_draft_tokens"] > 0
+    assert plain.tokens == drafted.tokens == expected.tokens
+
+
 def test_streamed_tokens_join_to_the_others(manager):
     (whole,) = run(manager, [5, 6, 7], 30, **NO_END)
     responses = run(manager, [5, 6, 7], 30, streaming=True, **NO_END)

@@ -72,6 +72,29 @@ def test_a_draft_model_changes_nothing_but_the_steps(open_llm, llm, engine_dir):
     assert statistics["iterations"] < 60
 
 
+def test_a_draft_model_that_is_no_engine_is_built_for_its_target(open_llm, llm, tiny_directory, tmp_path):
+    model = tiny_directory("llama-tied")
+    speculative_config = {"method": "draft_model", "model": model, "num_speculative_tokens": 2}
+    with open_llm(speculative_config=speculative_config, cache_dir=tmp_path, progress=False) as drafting:
+        assert tokens_of(drafting.generate(LONG, GREEDY)) == tokens_of(llm.generate(LONG, GREEDY))
+        assert drafting.statistics()["draft_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    "name, limits, message",
+    [
+        ("llama-odd-sizes", {}, "has a vocabulary of 431, but .* of 480; both models must have one tokenizer"),
+        ("llama-tied", {"max_batch_size": 4}, "max_batch_size 4, but .* with 8; .* with --max-batch-size 8"),
+        ("llama-tied", {"max_seq_len": 64}, "max_seq_len 64, but .* with 256; .* with --max-seq-len 256"),
+    ],
+)
+def test_a_draft_engine_that_does_not_fit_is_refused(open_llm, tiny_engine, name, limits, message):
+    draft = tiny_engine(name, **{"max_batch_size": 8, "max_num_tokens": 64} | limits)
+    speculative_config = {"method": "draft_model", "model": draft, "num_speculative_tokens": 2}
+    with pytest.raises(InflightError, match=f"model of speculative_config: the draft engine {draft}.*{message}"):
+        open_llm(speculative_config=speculative_config)
+
+
 def test_windows_as_wide_as_a_sequence_change_nothing_and_narrow_ones_free_blocks(open_llm, llm):
     sampling = SamplingParams(temperature=0, max_tokens=180, ignore_eos=True)
     expected = tokens_of(llm.generate(LONG, sampling))
