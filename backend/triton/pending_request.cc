@@ -1,5 +1,6 @@
 #include "triton/pending_request.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -136,6 +137,7 @@ void PendingRequest::count(const Response& content, uint64_t output_begin) noexc
 
 bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
   std::unique_lock lock(fetching_);
+  last_fetch_ = Clock::now();
   if (fetchable_.empty()) return false;
   const Fetchable content = std::move(fetchable_.front());
   fetchable_.pop_front();
@@ -172,7 +174,7 @@ void PendingRequest::announce_if_silent(std::chrono::milliseconds period) noexce
 
 void PendingRequest::drop_if_abandoned() noexcept {
   std::lock_guard lock(fetching_);
-  if (fetchable_.empty() || Clock::now() - fetchable_.front().since < kAbandoned) return;
+  if (fetchable_.empty() || Clock::now() - std::max(last_fetch_, fetchable_.front().since) < kAbandoned) return;
   stop();
   fetchable_.clear();
 }

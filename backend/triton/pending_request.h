@@ -101,6 +101,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   Clock::time_point last_announcement_ = Clock::now();
   mutable std::mutex fetching_;
   std::deque<Fetchable> fetchable_;
+  Clock::time_point last_fetch_ = Clock::now();
 };
 
 // Answers a request that never became pending: one response without tensors, or the error, and the final flag.
