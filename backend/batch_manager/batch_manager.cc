@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <future>
+#include <iterator>
 #include <mutex>
 #include <thread>
 #include <unordered_set>
@@ -29,6 +30,8 @@ using std::chrono::microseconds;
 
 // A request may be overtaken by as many later ones as this, times the difference of their priorities.
 constexpr double kMaxOvertaking = 100.0;
+// Prompt lookup keeps a table for each length.
+constexpr int32_t kMaxNgram = 64;
 // How often the loop looks at requests of which none can run yet.
 constexpr std::chrono::milliseconds kIdlePeriod{5};
 
@@ -89,9 +92,9 @@ void check_options(const BatchManagerOptions& options, const EngineInfo& info) {
                 "): a step could not hold one token of each sequence; rebuild with a larger --max-num-tokens");
   }
   const auto& [max_draft_tokens, max_ngram] = options.prompt_lookup;
-  if (max_draft_tokens < 0 || (max_draft_tokens > 0 && max_ngram < 1)) {
+  if (max_draft_tokens < 0 || (max_draft_tokens > 0 && (max_ngram < 1 || max_ngram > kMaxNgram))) {
     throw_error(ErrorCode::kInvalidArgument, "prompt lookup has max_draft_tokens ", max_draft_tokens, " and max_ngram ",
-                max_ngram, "; the first must be at least 0 (0: no drafts), the second at least 1");
+                max_ngram, "; the first must be at least 0 (0: no drafts), the second 1 to ", kMaxNgram);
   }
   if (options.draft_model.engine != nullptr && max_draft_tokens > 0) {
     throw_error(ErrorCode::kInvalidArgument, "there is a draft model, and prompt lookup has max_draft_tokens ",
@@ -344,36 +347,38 @@ struct BatchManager::Implementation {
     const EngineInfo& info = engine->info();
     check_request(request, info, options, scheduler.kv_cache());
     complete(request, info);
-    std::optional<std::shared_future<std::shared_ptr<const CompiledGuide>>> guide;
-    if (request.guided_decoding) {
-      {
-        std::lock_guard lock(mutex);
-        check_queue();
-      }
-      guide = guided_decoder->compile(*request.guided_decoding, [this] {
-        {
-          std::lock_guard lock(mutex);
-          guide_is_compiled = true;
-        }
-        wake.notify_one();
-      });
-    }
     RequestId id;
     {
       std::lock_guard lock(mutex);
-      check_queue();
+      check_queue();  // before there is work that would be in vain
       id = next_id++;
-      const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
-      const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
-      state->guide = std::move(guide);
-      const auto receiver =
-          std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), state->num_sequences()});
-      for (int32_t i = 0; i < state->num_sequences(); ++i) {
-        arrivals.push_back(make_sequence(state, i, std::make_shared<ResponseChannel>(receiver, i)));
-      }
+    }
+    const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
+    const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
+    if (state->request.guided_decoding) state->guide = compile(*state->request.guided_decoding);
+    const auto receiver =
+        std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), state->num_sequences()});
+    std::vector<std::unique_ptr<Sequence>> sequences;
+    for (int32_t i = 0; i < state->num_sequences(); ++i) {
+      sequences.push_back(make_sequence(state, i, std::make_shared<ResponseChannel>(receiver, i)));
+    }
+    {
+      std::lock_guard lock(mutex);
+      check_queue();
+      std::ranges::move(sequences, std::back_inserter(arrivals));
     }
     wake.notify_one();
     return id;
+  }
+
+  std::shared_future<std::shared_ptr<const CompiledGuide>> compile(const GuidedDecoding& guide) {
+    return guided_decoder->compile(guide, [this] {
+      {
+        std::lock_guard lock(mutex);
+        guide_is_compiled = true;
+      }
+      wake.notify_one();
+    });
   }
 
   // With the mutex held.

@@ -22,7 +22,7 @@ enum class SchedulerPolicy {
 // tokens occurred (arXiv:2304.04487).
 struct PromptLookupOptions {
   int32_t max_draft_tokens = 0;  // 0: no drafts
-  int32_t max_ngram = 3;         // the longest of the sequence's last tokens that are looked up
+  int32_t max_ngram = 3;         // the longest of the sequence's last tokens that are looked up; at most 64
 };
 
 // Drafts from a smaller model of the same vocabulary, which runs before each step.

@@ -161,6 +161,13 @@ TEST(prompt_lookup_drafts_what_followed_before) {
   CHECK_EQ(statistics.iterations, 50 - statistics.accepted_draft_tokens);
 }
 
+TEST(prompt_lookup_of_endless_ngrams_is_refused) {
+  BatchManagerOptions options;
+  options.prompt_lookup = {.max_draft_tokens = 4, .max_ngram = 1 << 30};
+  CHECK_ERROR(BatchManager(std::make_unique<PagedEngine>(small_engine()), options), ErrorCode::kInvalidArgument,
+              "max_ngram 1073741824");
+}
+
 TEST(a_draft_model_saves_steps_and_changes_nothing_else) {
   for (const int32_t num_blocks : {100, 24}) {  // 24: not all sequences find room in the draft model's cache
     EngineInfo info = small_engine();
