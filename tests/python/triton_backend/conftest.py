@@ -49,7 +49,7 @@ def server(tmp_path_factory, write_model):
     write_model(repository, "upstream_name", triton_backend="tensorrtllm", decoupled_mode=False)
     write_model(repository, "short_queue", max_queue_size=1)
     write_model(repository, "unpaced", max_responses_per_second=0)
-    write_model(repository, "measured", decoupled_mode=False)
+    write_model(repository, "measured", decoupled_mode=False, enable_kv_cache_reuse=False)
     write_model(repository, "half_logits", decoupled_mode=False, logits_datatype="TYPE_FP16")
     write_model(repository, "prompt_lookup", decoupled_mode=False, decoding_mode="prompt_lookup")
     write_model(repository, "reuse", decoupled_mode=False, enable_kv_cache_reuse=True)
