@@ -1,0 +1,186 @@
+// What this machine can do at most: read bandwidth of memory, and GEMM rates in float32, bfloat16 and int8.
+//
+//   machine_ceilings [THREADS]
+//
+// Prints {"threads", "isa", "read_gb_per_s", "gemm_gop_per_s": {"float32", "bfloat16", "int8"}}: 1e9 bytes and 1e9
+// operations (a multiplication and an addition are two) a second, of all threads together; null for a type without dot
+// products here. Each figure is the best of its rounds, since other processes only ever take time away.
+// Compile with -O3 -march=native. AMX is not used.
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr int kRounds = 12;
+constexpr size_t kReadBytes = size_t{1} << 30;  // far more than a last-level cache
+constexpr int kDepth = 128;                     // 32-bit steps along a panel: 1 float, 2 bfloat16 or 4 int8 each
+constexpr size_t kPanels = 16;                  // of the right-hand matrix, which a second-level cache holds
+constexpr int kPasses = 400;                    // over all panels, in a round
+constexpr int32_t kOnes = 0x3f803f80;           // 1.0 as float and as two bfloat16, about; small as four int8
+
+// The left-hand value is one 32-bit step for all lanes, the right-hand one a vector of steps.
+#if defined(__AVX512F__)
+constexpr const char* kIsa = "avx512";
+constexpr int kLanes = 16, kRows = 12;  // 12 x 2 accumulators of 32 registers
+using Float = __m512;
+using Int = __m512i;
+inline Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline Int broadcast(const int32_t* p) { return _mm512_set1_epi32(*p); }
+inline Float as_float(Int x) { return _mm512_castsi512_ps(x); }
+inline Float multiply_add(Int a, Int b, Float sum) { return _mm512_fmadd_ps(as_float(a), as_float(b), sum); }
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr const char* kIsa = "avx2";
+constexpr int kLanes = 8, kRows = 6;
+using Float = __m256;
+using Int = __m256i;
+inline Int load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const Int*>(p)); }
+inline Int broadcast(const int32_t* p) { return _mm256_set1_epi32(*p); }
+inline Float as_float(Int x) { return _mm256_castsi256_ps(x); }
+inline Float multiply_add(Int a, Int b, Float sum) { return _mm256_fmadd_ps(as_float(a), as_float(b), sum); }
+#else
+#error "machine_ceilings needs AVX2 and FMA: compile with -march=native"
+#endif
+
+constexpr size_t kPanel = size_t{kDepth} * 2 * kLanes;
+
+struct Float32 {
+  static constexpr int kOperations = 2;  // of one step and lane
+  using Sum = Float;
+  static Sum add(Int a, Int b, Sum sum) { return multiply_add(a, b, sum); }
+};
+
+#if defined(__AVX512BF16__)
+#define HAS_BFLOAT16 1
+struct BFloat16 {
+  static constexpr int kOperations = 4;
+  using Sum = Float;
+  static Sum add(Int a, Int b, Sum sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+};
+#endif
+
+struct Int8 {
+  static constexpr int kOperations = 8;
+  using Sum = Int;
+  static Sum add(Int a, Int b, Sum sum) {
+#if defined(__AVX512VNNI__)
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));  // g++ 12 spills the intrinsic's sums
+    return sum;
+#elif defined(__AVX512BW__)
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+#elif defined(__AVXVNNI__)
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+#else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+#endif
+  }
+};
+
+// Runs `work` on all threads at once, kRounds times; the shortest time of all of them together, in seconds.
+double best_seconds(int threads, const std::function<void(int)>& work) {
+  using Clock = std::chrono::steady_clock;
+  double best = 1e9;
+  Clock::time_point start;
+  bool runs = false;
+  std::barrier barrier(threads, [&]() noexcept {
+    const auto now = Clock::now();
+    if (runs) best = std::min(best, std::chrono::duration<double>(now - start).count());
+    runs = !runs;
+    start = now;
+  });
+  std::vector<std::thread> team;
+  for (int thread = 0; thread < threads; ++thread) {
+    team.emplace_back([&, thread] {
+      for (int round = 0; round < kRounds; ++round) {
+        barrier.arrive_and_wait();
+        work(thread);
+        barrier.arrive_and_wait();
+      }
+    });
+  }
+  for (auto& thread : team) thread.join();
+  return best;
+}
+
+double read_gb_per_s(int threads) {
+  const std::vector<uint64_t> memory(kReadBytes / sizeof(uint64_t), 1);
+  const size_t share = memory.size() / threads;
+  std::vector<uint64_t> sums(threads);
+  const double seconds = best_seconds(threads, [&](int thread) {
+    const uint64_t* data = memory.data() + thread * share;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < share; ++i) sum += data[i];
+    sums[thread] += sum;
+  });
+  for (const uint64_t sum : sums) {
+    if (sum != share * kRounds) std::abort();  // and the compiler must not leave the reads out
+  }
+  return static_cast<double>(share * threads * sizeof(uint64_t)) / seconds * 1e-9;
+}
+
+// One tile of a matrix product, [kRows, kDepth] x [kDepth, 2 vectors]: the inner loop of any GEMM, without its packing.
+template <typename Type>
+void tile(const int32_t* left, const int32_t* right, typename Type::Sum (&total)[kRows][2]) {
+  typename Type::Sum sums[kRows][2] = {};  // in registers: nothing else can point to them
+  for (int step = 0; step < kDepth; ++step) {
+    const Int first = load(right + step * 2 * kLanes), second = load(right + step * 2 * kLanes + kLanes);
+#pragma GCC unroll 12
+    for (int row = 0; row < kRows; ++row) {
+      const Int value = broadcast(left + step * kRows + row);
+      sums[row][0] = Type::add(value, first, sums[row][0]);
+      sums[row][1] = Type::add(value, second, sums[row][1]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int row = 0; row < kRows; ++row) {
+    total[row][0] = sums[row][0];
+    total[row][1] = sums[row][1];
+  }
+}
+
+template <typename Type>
+double gemm_gop_per_s(int threads) {
+  constexpr double kOperations = double{Type::kOperations} * kRows * 2 * kLanes * kDepth * kPanels * kPasses;
+  const double seconds = best_seconds(threads, [](int) {
+    const std::vector<int32_t> left(kRows * kDepth, kOnes), right(kPanels * kPanel, kOnes);
+    typename Type::Sum sums[kRows][2] = {};
+    for (int pass = 0; pass < kPasses; ++pass) {
+      for (size_t panel = 0; panel < kPanels; ++panel) {
+        tile<Type>(left.data(), right.data() + panel * kPanel, sums);
+      }
+    }
+    asm volatile("" : : "m"(sums));  // they are needed
+  });
+  return kOperations * threads / seconds * 1e-9;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : static_cast<int>(std::thread::hardware_concurrency());
+  if (threads < 1) {
+    std::fprintf(stderr, "usage: machine_ceilings [THREADS]\n");
+    return 1;
+  }
+  std::printf("{\"threads\": %d, \"isa\": \"%s\", \"read_gb_per_s\": %.2f, ", threads, kIsa, read_gb_per_s(threads));
+  std::printf("\"gemm_gop_per_s\": {\"float32\": %.1f, ", gemm_gop_per_s<Float32>(threads));
+#if defined(HAS_BFLOAT16)
+  std::printf("\"bfloat16\": %.1f, ", gemm_gop_per_s<BFloat16>(threads));
+#else
+  std::printf("\"bfloat16\": null, ");
+#endif
+  std::printf("\"int8\": %.1f}}\n", gemm_gop_per_s<Int8>(threads));
+  return 0;
+}
