@@ -235,10 +235,10 @@ def traces(draw, *features: str) -> dict:
 @st.composite
 def crowds(draw) -> dict:
     """A trace in which requests of high priority never stop arriving while one of low priority waits."""
-    options = draw(_options(frozenset({"reuse"})))
-    pressing = {"input_ids": [1, 2, 3], "max_new_tokens": draw(st.integers(1, 6)), "end_ids": [-1], "priority": 1.0}
+    options = draw(_options(frozenset({"reuse"}))) | {"max_batch_size": draw(st.integers(1, 2))}
+    pressing = {"input_ids": [1], "max_new_tokens": 8, "end_ids": [-1], "priority": 1.0}
     patient = {"input_ids": [4, 5, 6], "max_new_tokens": draw(st.integers(1, 12)), "end_ids": [-1], "priority": 0.0}
-    arrivals = draw(st.integers(1, 3))  # in each step
-    events = [{"at": i // arrivals, "submit": pressing} for i in range(draw(st.integers(200, 300)))]
-    events.insert(draw(st.integers(0, 40)), {"at": 0, "submit": patient})
+    arrivals = draw(st.integers(1, 3))  # in each step, more than two slots take
+    events = [{"at": i // arrivals, "submit": pressing} for i in range(600)]
+    events.insert(draw(st.integers(0, 20)), {"at": 0, "submit": patient})
     return {"options": options, "events": events}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 BUILD = os.environ.get("INFLIGHT_BUILD_DIR")  # set by `make test`; a CMake build with INFLIGHT_BUILD_TESTS=ON
-PATIENCE = 20  # seconds that a trace may take
+PATIENCE = 10  # seconds that a trace may take
 
 
 @pytest.fixture(scope="session")
