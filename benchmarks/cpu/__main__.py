@@ -82,7 +82,7 @@ def choose_pythons(peers: Path | None) -> dict[str, Path]:
 def measure_ceilings(program: Path, threads: int) -> dict:
     """What machine_ceilings prints; it is printed here as well."""
     try:
-        output = subprocess.run([program, str(threads)], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run([program.absolute(), str(threads)], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise InflightError(f"{program} does not run: {error}") from error
     ceilings = json.loads(output)

@@ -21,7 +21,7 @@
 
 namespace {
 
-constexpr int kRounds = 12;
+constexpr int kReadRounds = 20, kGemmRounds = 200;
 constexpr size_t kReadBytes = size_t{1} << 30;  // far more than a last-level cache
 constexpr int kDepth = 128;                     // 32-bit steps along a panel: 1 float, 2 bfloat16 or 4 int8 each
 constexpr size_t kPanels = 16;                  // of the right-hand matrix, which a second-level cache holds
@@ -88,8 +88,8 @@ struct Int8 {
   }
 };
 
-// Runs `work` on all threads at once, kRounds times; the shortest time of all of them together, in seconds.
-double best_seconds(int threads, const std::function<void(int)>& work) {
+// Runs `work` on all threads at once, `rounds` times; the shortest time of all of them together, in seconds.
+double best_seconds(int threads, int rounds, const std::function<void(int)>& work) {
   using Clock = std::chrono::steady_clock;
   double best = 1e9;
   Clock::time_point start;
@@ -103,7 +103,7 @@ double best_seconds(int threads, const std::function<void(int)>& work) {
   std::vector<std::thread> team;
   for (int thread = 0; thread < threads; ++thread) {
     team.emplace_back([&, thread] {
-      for (int round = 0; round < kRounds; ++round) {
+      for (int round = 0; round < rounds; ++round) {
         barrier.arrive_and_wait();
         work(thread);
         barrier.arrive_and_wait();
@@ -118,14 +118,14 @@ double read_gb_per_s(int threads) {
   const std::vector<uint64_t> memory(kReadBytes / sizeof(uint64_t), 1);
   const size_t share = memory.size() / threads;
   std::vector<uint64_t> sums(threads);
-  const double seconds = best_seconds(threads, [&](int thread) {
+  const double seconds = best_seconds(threads, kReadRounds, [&](int thread) {
     const uint64_t* data = memory.data() + thread * share;
     uint64_t sum = 0;
     for (size_t i = 0; i < share; ++i) sum += data[i];
     sums[thread] += sum;
   });
   for (const uint64_t sum : sums) {
-    if (sum != share * kRounds) std::abort();  // and the compiler must not leave the reads out
+    if (sum != share * kReadRounds) std::abort();  // and the compiler must not leave the reads out
   }
   return static_cast<double>(share * threads * sizeof(uint64_t)) / seconds * 1e-9;
 }
@@ -153,7 +153,7 @@ void tile(const int32_t* left, const int32_t* right, typename Type::Sum (&total)
 template <typename Type>
 double gemm_gop_per_s(int threads) {
   constexpr double kOperations = double{Type::kOperations} * kRows * 2 * kLanes * kDepth * kPanels * kPasses;
-  const double seconds = best_seconds(threads, [](int) {
+  const double seconds = best_seconds(threads, kGemmRounds, [](int) {
     const std::vector<int32_t> left(kRows * kDepth, kOnes), right(kPanels * kPanel, kOnes);
     typename Type::Sum sums[kRows][2] = {};
     for (int pass = 0; pass < kPasses; ++pass) {

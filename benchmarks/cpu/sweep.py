@@ -26,7 +26,7 @@ def sweep(model: Model, name: str, ceilings: dict[int, dict], setup: Setup, repo
     for threads, ceiling in ceilings.items():
         with Worker(setup.pythons[OURS], SCRIPTS[OURS], [model.engine, threads], setup.log) as worker:
             for against, value, work in works:
-                point = {"against": against, "value": value, "threads": threads}
+                point = {"model": name, "against": against, "value": value, "threads": threads}
                 point |= _measure(work, model.vocabulary, worker, setup)
                 point |= _bounds(cost, ceiling, work)
                 points.append(point)
