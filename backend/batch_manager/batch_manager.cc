@@ -143,29 +143,34 @@ struct BatchManager::Implementation {
   // --- the loop thread ---
 
   void run() {
-    while (wait_for_work()) {
+    while (true) {
       try {
-        end_cancelled();
-        finish_sequences();
-        const auto begin = Clock::now();
-        if (const auto* chunks = schedule()) {
-          update_statistics();  // who has started does not count as queued while the step runs
-          note_first_steps(*chunks, begin);
-          IterationStatistics iteration = describe(*chunks);
-          runner.run(*chunks);
-          send_new_tokens(*chunks);
-          finish_sequences();
-          iteration.iteration = runner.counts().steps;
-          iteration.duration = between(begin, Clock::now());
-          if (options.on_iteration) options.on_iteration(iteration);
-        }
-        update_statistics();
+        if (!wait_for_work()) break;
+        run_step();
       } catch (const std::exception& error) {  // such as std::bad_alloc: those who wait must not wait for ever
         log_error("the batch manager failed: ", error.what());
         fail_all(Error(ErrorCode::kInternal, concat("the batch manager failed: ", error.what())));
       }
     }
     fail_all(Error(ErrorCode::kUnavailable, "the server is stopping"));
+  }
+
+  void run_step() {
+    end_cancelled();
+    finish_sequences();
+    const auto begin = Clock::now();
+    if (const auto* chunks = schedule()) {
+      update_statistics();  // who has started does not count as queued while the step runs
+      note_first_steps(*chunks, begin);
+      IterationStatistics iteration = describe(*chunks);
+      runner.run(*chunks);
+      send_new_tokens(*chunks);
+      finish_sequences();
+      iteration.iteration = runner.counts().steps;
+      iteration.duration = between(begin, Clock::now());
+      if (options.on_iteration) options.on_iteration(iteration);
+    }
+    update_statistics();
   }
 
   // Takes what was submitted. False when it is time to stop.

@@ -42,8 +42,9 @@ struct BatchManagerOptions {
   PromptLookupOptions prompt_lookup = {};
   DraftModelOptions draft_model = {};  // not with prompt lookup
   std::filesystem::path tokenizer_dir = {};  // of guided decoding; empty: requests with guided_decoding are refused
-  std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step, from the loop thread; may be empty
-  std::function<void(const RequestTimes&)> on_request_end = {};       // from the loop thread; may be empty
+  // Called from the loop thread, which they hold up; they must not throw. May be empty.
+  std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step
+  std::function<void(const RequestTimes&)> on_request_end = {};
 };
 
 // In-flight batching over one engine: requests join and leave between steps. One loop thread schedules
