@@ -3,6 +3,9 @@
 # make test    every test, C++ and Python, through one pytest run; PYTEST_ARGS="-k greedy" narrows it
 # make test-sanitizers
 #              the C++ tests and the oracle's traces under ThreadSanitizer, AddressSanitizer and UBSan
+# make bench-cpu
+#              the CPU engine beside llama.cpp and OpenVINO GenAI, beside this machine's ceilings, and through Triton:
+#              benchmarks/results/cpu*.{json,png}. About 90 minutes on an idle machine; compiles llama.cpp first
 # make clean   remove what these made
 #
 # Needs Python 3.10 to 3.12 with its shared libpython, g++ 12 or newer, and make. PYTHON= and CXX= choose them.
@@ -11,6 +14,7 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 VENV ?= .venv
+PEERS ?= .venv-peers
 BUILD ?= build
 MODEL ?= models/SmolLM2-135M-Instruct
 
@@ -27,7 +31,7 @@ ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
 endif
 
-.PHONY: demo serve test test-sanitizers clean
+.PHONY: demo serve test test-sanitizers bench-cpu clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
@@ -46,8 +50,16 @@ test-sanitizers: $(VENV)/.test-requirements $(BUILD)/.installed-with-tests $(SAN
 	for build in $(SANITIZED); do INFLIGHT_BUILD_DIR=$$build \
 	    $(BIN)/pytest tests/python/test_cpp.py tests/python/oracle $(PYTEST_ARGS) || exit 1; done
 
+RESULTS := benchmarks/results
+
+bench-cpu: $(MODEL)/engine/config.json $(PEERS)/.installed $(BUILD)/machine_ceilings
+	$(BIN)/python benchmarks/cpu --ceilings $(BUILD)/machine_ceilings --peers $(PEERS)/bin/python \
+	    --json $(RESULTS)/cpu.json
+	$(PEERS)/bin/python benchmarks/cpu/plots.py $(RESULTS)/cpu.json $(RESULTS)
+	$(BIN)/python benchmarks/triton_share.py --engine $(MODEL)/engine --json $(RESULTS)/cpu_triton_share.json
+
 clean:
-	rm -rf $(VENV) $(BUILD) $(MODEL)
+	rm -rf $(VENV) $(PEERS) $(BUILD) $(MODEL)
 
 # The model. Each step's result appears complete or not at all.
 
@@ -84,6 +96,10 @@ $(SANITIZED:=/.built): $(SOURCES) $(TEST_SOURCES) $(VENV)/.requirements
 	$(BIN)/cmake --build $(@D) --target tests/cpp/all
 	@touch $@
 
+$(BUILD)/machine_ceilings: benchmarks/cpu/machine_ceilings.cc | $(VENV)/.requirements
+	@mkdir -p $(@D)
+	$(CXX) -std=c++20 -O3 -march=native -pthread $< -o $@
+
 # The environment. A build folder belongs to one: its interpreter is in CMake's cache.
 
 $(VENV)/.requirements: requirements.txt
@@ -102,4 +118,14 @@ TORCH := 2.13.0
 $(VENV)/.torch: $(VENV)/.requirements
 	$(PIP) torch==$(TORCH)+cpu || { $(PIP) uv==0.13.8 && \
 	    $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu torch==$(TORCH); }
+	@touch $@
+
+# The peers of the benchmark, in an environment of their own.
+LLAMA_CPP := 0.3.36
+PEERS_PIP = $(PEERS)/bin/python -m pip --disable-pip-version-check -qq install --no-deps
+
+$(PEERS)/.installed: benchmarks/requirements-peers.txt
+	@python=$$(scripts/find_python.sh $(PYTHON)) && set -x && "$$python" -m venv --clear $(PEERS)
+	$(PEERS_PIP) -r $<
+	$(PEERS_PIP) --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_CPP)
 	@touch $@

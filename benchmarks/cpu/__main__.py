@@ -108,7 +108,8 @@ def print_row(row: dict) -> None:
 
 def print_point(point: dict) -> None:
     print(
-        f"{point['against']} {point['value']}, {point['threads']} threads: {point['generation_tokens_per_s']:.1f} tok/s, "
+        f"{point['against']} {point['value']}, threads {point['threads']}: "
+        f"{point['generation_tokens_per_s']:.1f} tok/s, "
         f"step {point['step_ms']:.2f} ms (roofline {point['roofline_step_ms']:.2f}), "
         f"context {point['context_tokens_per_s']:.1f} tok/s",
         flush=True,

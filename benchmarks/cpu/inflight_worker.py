@@ -2,10 +2,10 @@
 
 import sys
 
+from inflight._native import BatchManager
 from worker_loop import serve
 
 from inflight import __version__
-from inflight._native import BatchManager
 from inflight.bench.timeline import run_together
 
 

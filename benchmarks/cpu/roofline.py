@@ -1,5 +1,5 @@
-"""The least time that the machine needs for a step of a model: its bytes at the read bandwidth, or its operations at the
-GEMM rates, whichever takes longer (Williams, Waterman, Patterson: Roofline, 2009).
+"""The least time that the machine needs for a step of a model: its bytes at the read bandwidth, or its operations at
+the GEMM rates, whichever takes longer (Williams, Waterman, Patterson: Roofline, 2009).
 """
 
 from dataclasses import dataclass

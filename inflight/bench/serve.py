@@ -19,7 +19,7 @@ import numpy as np
 from inflight.bench.report import print_table, write_json
 from inflight.errors import InflightError
 
-_WORDS = "river stone garden window music letter winter market bridge paper light silver forest engine story".split()
+WORDS = "river stone garden window music letter winter market bridge paper light silver forest engine story".split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ async def _run_client(index: int, record: Record, options: argparse.Namespace, s
     generator = random.Random(f"{options.seed} {index}")
     try:
         while time.perf_counter() < stop:
-            prompt = " ".join(generator.choices(_WORDS, k=options.prompt_words))
+            prompt = " ".join(generator.choices(WORDS, k=options.prompt_words))
             try:
                 await _run_request(client, prompt, options.output, record)
             except InflightError as error:
