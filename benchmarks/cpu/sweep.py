@@ -10,16 +10,16 @@ from works import Work, requests
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
-_INPUT, _OUTPUT = 128, 64  # of a request in a batch
-_LAST_TOKENS = 32  # of a context, those that are generated
+INPUT, OUTPUT = 128, 64  # of a request in a batch
+LAST_TOKENS = 32  # of a context, those that are generated
 
 
 def sweep(model: Model, name: str, ceilings: dict[int, dict], setup: Setup, report) -> list[dict]:
     """One point for each number of threads in `ceilings`, and each batch and context that the engine serves."""
     cost = ModelCost.of_engine(model.engine)
-    works = [("batch", batch, Work(name, "generation", batch, _INPUT, _OUTPUT, target=0)) for batch in BATCHES]
+    works = [("batch", batch, Work(name, "generation", batch, INPUT, OUTPUT, target=0)) for batch in BATCHES]
     works += [
-        ("context", context, Work(name, "generation", 1, context - _LAST_TOKENS, _LAST_TOKENS, target=0))
+        ("context", context, Work(name, "generation", 1, context - LAST_TOKENS, LAST_TOKENS, target=0))
         for context in CONTEXTS
     ]
     points = []
