@@ -186,14 +186,14 @@ class TritonServer:
         ]
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=5)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        # Triton opens the port of its metrics last, after it has said that it is ready.
+        return _answers(self.http_port, "/v2/health/ready") and (
+            not self._has_metrics() or _answers(self.metrics_port, "/metrics")
+        )
+
+    def _has_metrics(self) -> bool:
+        values = [argument.partition("=")[2] for argument in self._arguments if argument.startswith("--allow-metrics")]
+        return not values or values[-1].lower() not in ("0", "false", "off")
 
     def _reason(self) -> str:
         log = self.log_file.read_text(encoding="utf-8", errors="replace")
@@ -208,6 +208,17 @@ class TritonServer:
             shutil.rmtree(self._directory, ignore_errors=True)
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _temporary_directory() -> str:

@@ -111,9 +111,9 @@ def test_a_sequence_of_a_batch_is_told_by_its_index(grpc, fetch):
 def test_a_request_that_waits_is_announced_nonetheless(grpc, fetch, server):
     with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as others:
         others.start_stream(lambda result, error: None)
-        for _ in range(20 * MAX_BATCH_SIZE):
+        for _ in range(80 * MAX_BATCH_SIZE):
             others.async_stream_infer("tensorrt_llm", tensors(grpcclient, request(PROMPT, 250, end_id=-1)))
-        prometheus.wait_for(lambda: num_waiting(server) > 10 * MAX_BATCH_SIZE)
+        prometheus.wait_for(lambda: num_waiting(server) > 40 * MAX_BATCH_SIZE)
         with Announcements(grpc, never_ends()) as announcements:
             fetched = [len(fetch(generation_id)) for generation_id in announcements]
         others.stop_stream()
