@@ -5,7 +5,7 @@
 #              the C++ tests and the oracle's traces under ThreadSanitizer, AddressSanitizer and UBSan
 # make bench-cpu
 #              the CPU engine beside llama.cpp and OpenVINO GenAI, beside this machine's ceilings, and through Triton:
-#              benchmarks/results/cpu*.{json,png}. About 90 minutes on an idle machine; compiles llama.cpp first
+#              benchmarks/results/cpu*.{json,png}. About an hour on an idle machine; compiles llama.cpp first
 # make clean   remove what these made
 #
 # Needs Python 3.10 to 3.12 with its shared libpython, g++ 12 or newer, and make. PYTHON= and CXX= choose them.

@@ -22,6 +22,8 @@ from works import SMOLLM2, WORKS
 from inflight.bench.report import write_json
 from inflight.errors import InflightError
 
+_IDLE_LOAD = 0.5  # processes that compute or wait to, over the last minute
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -50,6 +52,11 @@ def run(options: argparse.Namespace) -> int:
     if options.threads < 1 or options.repeats < 1 or options.sweep_repeats < 0:
         raise InflightError("--threads and --repeats must be at least 1, --sweep-repeats at least 0")
     busy = os.getloadavg()[0]
+    if busy > _IDLE_LOAD:
+        print(
+            f"benchmarks/cpu: the load average is {busy:.1f}: others compute here, the figures will be wrong",
+            file=sys.stderr,
+        )
     ceilings = {threads: measure_ceilings(options.ceilings, threads) for threads in sorted({1, options.threads})}
     log = Path(tempfile.gettempdir()) / f"benchmark-cpu-{os.getpid()}.log"
     setup = Setup(choose_pythons(options.peers), options.threads, options.repeats, options.seed, log)
