@@ -74,7 +74,8 @@ class TraceRun {
     }
     result_.requests.reserve(num_submissions_);
     result_.outcomes.reserve(num_submissions_);
-    manager_ = std::make_unique<BatchManager>(std::move(engine), options);
+    owner_ = std::make_unique<BatchManager>(std::move(engine), options);
+    manager_ = owner_.get();
   }
 
   TraceResult run() {
@@ -231,7 +232,7 @@ class TraceRun {
     std::condition_variable stopped;
     bool is_stopped = false;
     std::thread stopping([&] {
-      manager_.reset();
+      owner_.reset();
       std::lock_guard lock(mutex);
       is_stopped = true;
       stopped.notify_one();
@@ -260,7 +261,7 @@ class TraceRun {
   const Trace& trace_;
   TraceModel& model_;
   SoloRuns& solo_runs_;
-  TraceEngine* engine_ = nullptr;  // owned by manager_
+  TraceEngine* engine_ = nullptr;  // owned by the batch manager
   int32_t vocab_size_ = 0;
   size_t num_submissions_ = 0;
 
@@ -282,7 +283,8 @@ class TraceRun {
   std::mutex ends_mutex_;
   std::vector<std::pair<RequestTimes, int64_t>> ends_;
 
-  std::unique_ptr<BatchManager> manager_;  // last: its threads use all of the above
+  BatchManager* manager_ = nullptr;  // a response may cancel its request while owner_, empty by then, destroys it
+  std::unique_ptr<BatchManager> owner_;  // last: its threads use all of the above
 };
 
 }  // namespace

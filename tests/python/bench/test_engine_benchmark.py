@@ -15,9 +15,11 @@ def engine(tiny_engine):
     return tiny_engine("llama", max_batch_size=8, max_num_tokens=64)
 
 
-def test_every_batch_size_gets_its_figures_and_the_json_all_that_they_depend_on(engine, tmp_path):
+def test_every_batch_size_gets_its_figures_and_the_json_all_that_they_depend_on(tiny_engine, tmp_path):
+    # Long outputs: a tiny engine must not finish the first request before a busy machine submits the third.
+    engine = tiny_engine("llama-multi-query", max_batch_size=8, max_num_tokens=64)
     report = tmp_path / "reports" / "engine.json"
-    result = run("--engine", engine, "--batch", "1,3", "--input", 8, "--output", 200, "--repeats", 3, "--json", report)
+    result = run("--engine", engine, "--batch", "1,3", "--input", 8, "--output", 2000, "--repeats", 3, "--json", report)
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["batch", "1", "3"]
     written = json.loads(report.read_text())
