@@ -22,20 +22,22 @@ def blocks_for(tokens: int, tokens_per_block: int) -> int:
 def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: int, num_threads: int) -> int:
     """What CpuEngine, ForwardPass, OutputLayer and LinearInput allocate (backend/engine/cpu/{cpu_engine,forward,
     output_layer}.cc and kernels/linear_input.cc)."""
-    floats_per_token = (
-        2 * model.hidden_size  # hidden, normed
+    floats_per_token = model.hidden_size + model.head_size  # hidden; cos and sin
+    floats_per_slice_row = (
+        model.hidden_size  # normed
         + model.qkv_size
         + model.attention_size
         + 3 * model.intermediate_size  # gate and up, activated
-        + model.head_size  # cos, sin
     )
+    slice_rows = min(max_num_tokens, 64 * num_threads)
     columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
     batch_row, attention_task = 12, 16
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
     attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
     scratch_per_thread = _FLOAT_BYTES * attention_rows * (64 + 2 * model.head_size + 2)
     return (
-        max_num_tokens * (_FLOAT_BYTES * floats_per_token + _quantized_bytes(columns) + batch_row + attention_task)
+        max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
+        + slice_rows * (_FLOAT_BYTES * floats_per_slice_row + _quantized_bytes(columns))
         + output_rows * (_FLOAT_BYTES * (model.hidden_size + model.vocab_size) + _quantized_bytes(model.hidden_size))
         + num_threads * scratch_per_thread
     )

@@ -11,7 +11,7 @@ namespace inflight::cpu {
 // One sequence's rows of a ragged batch.
 struct BatchSequence {
   int32_t slot;
-  int32_t first_row;     // its tokens are rows [first_row, first_row + num_tokens)
+  int32_t first_row = 0;  // its tokens are rows [first_row, first_row + num_tokens)
   int32_t num_tokens;
   int32_t past_length;   // tokens before them, in the cache
   int32_t prompt_length;

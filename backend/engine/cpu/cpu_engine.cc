@@ -177,9 +177,7 @@ void CpuEngine::make_batch(const Step& step) {
   batch_.rows.clear();
   batch_.sequences.clear();
   for (const SequenceSlice& slice : step.sequences) {
-    const int32_t sequence = static_cast<int32_t>(batch_.sequences.size());
     batch_.sequences.push_back({.slot = slice.slot,
-                                .first_row = static_cast<int32_t>(batch_.rows.size()),
                                 .num_tokens = static_cast<int32_t>(slice.tokens.size()),
                                 .past_length = slice.past_length,
                                 .prompt_length = prompt_lengths_[slice.slot],
@@ -188,6 +186,18 @@ void CpuEngine::make_batch(const Step& step) {
                                 .num_drafts = slice.num_drafts,
                                 .returned_logits = slice.returned_logits,
                                 .is_masked = slice.is_masked});
+  }
+  add_rows(step, /*of_prompts=*/true);
+  add_rows(step, /*of_prompts=*/false);
+}
+
+// The rows of the sequences whose first token is of their prompt, or of the others.
+void CpuEngine::add_rows(const Step& step, bool of_prompts) {
+  for (size_t i = 0; i < step.sequences.size(); ++i) {
+    const SequenceSlice& slice = step.sequences[i];
+    BatchSequence& sequence = batch_.sequences[i];
+    if ((sequence.past_length < sequence.prompt_length) != of_prompts) continue;
+    sequence.first_row = static_cast<int32_t>(batch_.rows.size());
     int32_t position = slice.past_length;
     for (const int32_t token : slice.tokens) {
       const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
@@ -195,7 +205,7 @@ void CpuEngine::make_batch(const Step& step) {
         throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot,
                     " has no previous token: no step sampled one for it");
       }
-      batch_.rows.push_back({id, position++, sequence});
+      batch_.rows.push_back({id, position++, static_cast<int32_t>(i)});
     }
   }
 }

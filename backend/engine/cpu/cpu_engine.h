@@ -55,6 +55,7 @@ class CpuEngine : public Engine {
   void drive();
   StepOutput run(const Step& step);
   void make_batch(const Step& step);
+  void add_rows(const Step& step, bool of_prompts);
 
   const EngineConfig config_;
   const AttentionWindows windows_;

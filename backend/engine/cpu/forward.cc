@@ -5,30 +5,53 @@
 
 #include "common/rounding.h"
 #include "engine/cpu/for_each_row.h"
-#include "engine/cpu/kernels/linear.h"
 
 namespace inflight::cpu {
+namespace {
+
+// A thread's share of a slice's activations stays in the second-level cache from one layer to the next.
+constexpr int64_t kSliceRowsPerThread = 64;
+
+}  // namespace
 
 StepOutput ForwardPass::run(const Batch& batch, Sampler& sampler) {
-  const int64_t rows = static_cast<int64_t>(batch.rows.size());
-  plan_attention(batch);
+  plan_slices(batch);
   prepare_rotations(batch);
   embed(batch);
-  for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
-    const LayerWeights& layer = weights_.layers[i];
-
-    normalize(hidden_.data(), layer.input_layernorm, normed_.data(), rows);
-    linear(layer.qkv, normed_.data(), qkv_.data(), rows);
-    rotate_and_cache(batch, i);
-    attend(i);
-    linear(layer.dense, attention_output_.data(), hidden_.data(), rows, /*accumulate=*/true);
-
-    normalize(hidden_.data(), layer.post_layernorm, normed_.data(), rows);
-    linear(layer.gate_up, normed_.data(), gate_up_.data(), rows);
-    silu_and_multiply(rows);
-    linear(layer.down, activated_.data(), hidden_.data(), rows, /*accumulate=*/true);
+  for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    for (const Slice& slice : slices_) run_layer(batch, layer, slice);
   }
   return output_layer_.run(batch, hidden_.data(), sampler);
+}
+
+void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slice) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const int64_t hidden_size = config_.hidden_size, intermediate_size = config_.intermediate_size;
+  float* hidden = hidden_.data() + slice.first_row * hidden_size;
+  const auto normalize = [&](std::span<const float> weight) {
+    return [=, this](int64_t row) {
+      operations_.rms_norm(hidden + row * hidden_size, weight.data(), config_.norm_epsilon, hidden_size,
+                           normed_.data() + row * hidden_size);
+    };
+  };
+
+  linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
+  linear_input_.produce(weights.qkv.matrix.layout(), pool_, isa_, normalize(weights.input_layernorm));
+  linear(weights.qkv, slice, qkv_.data());
+  rotate_and_cache(batch, layer, slice);
+  attend(layer, slice);
+  linear_input_.set(attention_output_.data(), slice.rows, config_.attention_size(), config_.attention_size());
+  linear(weights.dense, slice, hidden, /*accumulate=*/true);
+
+  linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
+  linear_input_.produce(weights.gate_up.matrix.layout(), pool_, isa_, normalize(weights.post_layernorm));
+  linear(weights.gate_up, slice, gate_up_.data());
+  linear_input_.set(activated_.data(), slice.rows, intermediate_size, intermediate_size);
+  linear_input_.produce(weights.down.matrix.layout(), pool_, isa_, [&](int64_t row) {
+    operations_.silu_and_multiply(gate_up_.data() + row * 2 * intermediate_size, intermediate_size,
+                                  activated_.data() + row * intermediate_size);
+  });
+  linear(weights.down, slice, hidden, /*accumulate=*/true);
 }
 
 ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
@@ -42,18 +65,20 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
       operations_(operations(isa)),
       rotary_embedding_(config.model),
       group_size_(config.model.num_attention_heads / config.model.num_key_value_heads),
-      linear_input_(config.build.max_num_tokens,
+      max_slice_rows_(std::min<int64_t>(config.build.max_num_tokens, kSliceRowsPerThread * pool.size())),
+      linear_input_(max_slice_rows_,
                     std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})),
       output_layer_(config, weights, pool, isa) {
   const size_t rows = config.build.max_num_tokens;
   hidden_ = Buffer<float>(rows * config_.hidden_size);
-  normed_ = Buffer<float>(rows * config_.hidden_size);
-  qkv_ = Buffer<float>(rows * config_.qkv_size());
-  attention_output_ = Buffer<float>(rows * config_.attention_size());
-  gate_up_ = Buffer<float>(rows * 2 * config_.intermediate_size);
-  activated_ = Buffer<float>(rows * config_.intermediate_size);
   cos_ = Buffer<float>(rows * config_.head_size / 2);
   sin_ = Buffer<float>(rows * config_.head_size / 2);
+  normed_ = Buffer<float>(max_slice_rows_ * config_.hidden_size);
+  qkv_ = Buffer<float>(max_slice_rows_ * config_.qkv_size());
+  attention_output_ = Buffer<float>(max_slice_rows_ * config_.attention_size());
+  gate_up_ = Buffer<float>(max_slice_rows_ * 2 * config_.intermediate_size);
+  activated_ = Buffer<float>(max_slice_rows_ * config_.intermediate_size);
+  slices_.reserve(rows);
   attention_tasks_.reserve(rows);
   constexpr int64_t kCacheLine = 64 / sizeof(float);
   const int64_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);
@@ -61,14 +86,40 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
   attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
 }
 
-void ForwardPass::plan_attention(const Batch& batch) {
-  const int32_t tokens_per_task = std::max(1, kMaxAttentionRows / group_size_);
+// A slice is of prompts or of answers: prompts, which are long, take the faster way through int4 weights.
+void ForwardPass::plan_slices(const Batch& batch) {
+  slices_.clear();
   attention_tasks_.clear();
-  for (const BatchSequence& sequence : batch.sequences) {
-    for (int32_t first = 0; first < sequence.num_tokens; first += tokens_per_task) {
-      attention_tasks_.push_back({&sequence, first, std::min(tokens_per_task, sequence.num_tokens - first)});
+  const int64_t rows = static_cast<int64_t>(batch.rows.size());
+  const auto is_prompt = [&](int64_t row) {
+    return batch.rows[row].position < batch.sequences[batch.rows[row].sequence].prompt_length;
+  };
+  for (int64_t first = 0; first < rows;) {
+    int64_t end = first + 1;
+    while (end < rows && is_prompt(end) == is_prompt(first)) ++end;
+    const int64_t num_slices = divide_up(end - first, max_slice_rows_);
+    for (int64_t i = 0; i < num_slices; ++i) {
+      slices_.push_back(plan_slice(batch, first + i * (end - first) / num_slices,
+                                   first + (i + 1) * (end - first) / num_slices));
+      slices_.back().int4_weights = is_prompt(first) ? Int4Weights::kRequantized : Int4Weights::kExact;
     }
+    first = end;
   }
+}
+
+ForwardPass::Slice ForwardPass::plan_slice(const Batch& batch, int64_t first_row, int64_t end_row) {
+  const int64_t tokens_per_task = std::max(1, kMaxAttentionRows / group_size_);
+  const int64_t first_task = static_cast<int64_t>(attention_tasks_.size());
+  for (int64_t row = first_row; row < end_row;) {
+    const BatchSequence& sequence = batch.sequences[batch.rows[row].sequence];
+    const int64_t end = std::min<int64_t>({row + tokens_per_task, sequence.end_row(), end_row});
+    attention_tasks_.push_back({&sequence, static_cast<int32_t>(row), static_cast<int32_t>(end - row)});
+    row = end;
+  }
+  return {.first_row = first_row,
+          .rows = end_row - first_row,
+          .first_task = first_task,
+          .num_tasks = static_cast<int64_t>(attention_tasks_.size()) - first_task};
 }
 
 void ForwardPass::prepare_rotations(const Batch& batch) {
@@ -86,27 +137,20 @@ void ForwardPass::embed(const Batch& batch) {
   });
 }
 
-void ForwardPass::normalize(const float* x, std::span<const float> weight, float* y, int64_t rows) {
-  const int64_t size = static_cast<int64_t>(weight.size());
-  for_each_row(pool_, rows, [&](int64_t row) {
-    operations_.rms_norm(x + row * size, weight.data(), config_.norm_epsilon, size, y + row * size);
-  });
-}
-
-void ForwardPass::linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate) {
-  const PackedMatrix& matrix = weights.matrix;
-  linear_input_.set(x, rows, matrix.columns(), matrix.columns());
-  cpu::linear(matrix, linear_input_, {y, matrix.rows(), weights.bias.data(), accumulate}, pool_, isa_);
+void ForwardPass::linear(const LinearWeights& weights, const Slice& slice, float* y, bool accumulate) {
+  const LinearOutput output = {y, weights.matrix.rows(), weights.bias.data(), accumulate};
+  cpu::linear(weights.matrix, linear_input_, output, pool_, isa_, slice.int4_weights);
 }
 
 // Normalizes queries and keys where the model does, turns them by their position, and puts keys and
 // values into the cache.
-void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer) {
+void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer, const Slice& slice) {
   const LayerWeights& weights = weights_.layers[layer];
   const int32_t head_size = config_.head_size;
   const int64_t half = head_size / 2;
   const int32_t tokens_per_block = cache_.shape().tokens_per_block;
-  for_each_row(pool_, batch.rows.size(), [&](int64_t row) {
+  for_each_row(pool_, slice.rows, [&](int64_t row) {
+    const BatchRow& batch_row = batch.rows[slice.first_row + row];
     float* queries = qkv_.data() + row * config_.qkv_size();
     float* keys = queries + config_.attention_size();
     const float* values = keys + config_.num_key_value_heads * head_size;
@@ -119,22 +163,23 @@ void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer) {
         operations_.rms_norm(head, weights.k_layernorm.data(), config_.norm_epsilon, head_size, head);
       }
     }
-    operations_.rotate(queries, config_.num_attention_heads + config_.num_key_value_heads, cos_.data() + row * half,
-                       sin_.data() + row * half, half);
+    const int64_t angles = (slice.first_row + row) * half;
+    operations_.rotate(queries, config_.num_attention_heads + config_.num_key_value_heads, cos_.data() + angles,
+                       sin_.data() + angles, half);
 
-    const int32_t position = batch.rows[row].position;
-    const int32_t block = batch.sequences[batch.rows[row].sequence].block_ids[position / tokens_per_block];
+    const int32_t position = batch_row.position;
+    const int32_t block = batch.sequences[batch_row.sequence].block_ids[position / tokens_per_block];
     cache_.write(layer, block, position % tokens_per_block, keys, values);
   });
 }
 
-void ForwardPass::attend(int32_t layer) {
+void ForwardPass::attend(int32_t layer, const Slice& slice) {
   const int32_t kv_heads = config_.num_key_value_heads;
   const int64_t group_columns = int64_t(group_size_) * config_.head_size;
-  pool_.parallel_for(static_cast<int64_t>(attention_tasks_.size()) * kv_heads, [&](int64_t index, int thread) {
-    const AttentionTask& task = attention_tasks_[index / kv_heads];
+  pool_.parallel_for(slice.num_tasks * kv_heads, [&](int64_t index, int thread) {
+    const AttentionTask& task = attention_tasks_[slice.first_task + index / kv_heads];
     const int32_t kv_head = static_cast<int32_t>(index % kv_heads);
-    const int64_t row = task.sequence->first_row + task.first_token;
+    const int64_t row = task.first_row - slice.first_row;
     operations_.attention({
         .queries = qkv_.data() + row * config_.qkv_size() + kv_head * group_columns,
         .output = attention_output_.data() + row * config_.attention_size() + kv_head * group_columns,
@@ -143,7 +188,7 @@ void ForwardPass::attend(int32_t layer) {
         .num_tokens = task.num_tokens,
         .group_size = group_size_,
         .head_size = config_.head_size,
-        .first_position = task.sequence->past_length + task.first_token,
+        .first_position = task.sequence->past_length + task.first_row - task.sequence->first_row,
         .window = windows_.layers[layer],
         .sink_tokens = windows_.sink_tokens,
         .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
@@ -153,13 +198,6 @@ void ForwardPass::attend(int32_t layer) {
         .tokens_per_block = cache_.shape().tokens_per_block,
         .scratch = attention_scratch_.data() + thread * attention_scratch_size_,
     });
-  });
-}
-
-void ForwardPass::silu_and_multiply(int64_t rows) {
-  const int64_t size = config_.intermediate_size;
-  for_each_row(pool_, rows, [&](int64_t row) {
-    operations_.silu_and_multiply(gate_up_.data() + row * 2 * size, size, activated_.data() + row * size);
   });
 }
 

@@ -8,6 +8,7 @@
 #include "engine/attention_windows.h"
 #include "engine/cpu/batch.h"
 #include "engine/cpu/cpu_features.h"
+#include "engine/cpu/kernels/linear.h"
 #include "engine/cpu/kernels/linear_input.h"
 #include "engine/cpu/kernels/operations.h"
 #include "engine/cpu/kv_cache_storage.h"
@@ -34,18 +35,28 @@ class ForwardPass {
   // Neighboring tokens of one sequence that one call of the attention kernel takes.
   struct AttentionTask {
     const BatchSequence* sequence;
-    int32_t first_token;
+    int32_t first_row;
     int32_t num_tokens;
   };
 
-  void plan_attention(const Batch& batch);
+  // Rows that pass through a layer together, so that what they leave behind stays in the caches.
+  struct Slice {
+    int64_t first_row;
+    int64_t rows;
+    int64_t first_task;  // in attention_tasks_
+    int64_t num_tasks;
+    Int4Weights int4_weights = Int4Weights::kExact;
+  };
+
+  void plan_slices(const Batch& batch);
+  Slice plan_slice(const Batch& batch, int64_t first_row, int64_t end_row);
   void embed(const Batch& batch);
   void prepare_rotations(const Batch& batch);
-  void rotate_and_cache(const Batch& batch, int32_t layer);
-  void attend(int32_t layer);
-  void normalize(const float* x, std::span<const float> weight, float* y, int64_t rows);
-  void silu_and_multiply(int64_t rows);
-  void linear(const LinearWeights& weights, const float* x, float* y, int64_t rows, bool accumulate = false);
+  void run_layer(const Batch& batch, int32_t layer, const Slice& slice);
+  void rotate_and_cache(const Batch& batch, int32_t layer, const Slice& slice);
+  void attend(int32_t layer, const Slice& slice);
+  // y = weights · linear_input_ (+ y)
+  void linear(const LinearWeights& weights, const Slice& slice, float* y, bool accumulate = false);
 
   const ModelConfig& config_;
   const AttentionWindows& windows_;
@@ -57,17 +68,21 @@ class ForwardPass {
   const RotaryEmbedding rotary_embedding_;
   const int32_t group_size_;  // query heads of one key/value head
 
-  // Activations; rows are tokens of the batch.
-  Buffer<float> hidden_;            // [max_num_tokens, hidden]
-  Buffer<float> normed_;            // [max_num_tokens, hidden]
-  Buffer<float> qkv_;               // [max_num_tokens, (heads + 2 kv_heads) head_size]
-  Buffer<float> attention_output_;  // [max_num_tokens, heads head_size]
-  Buffer<float> gate_up_;           // [max_num_tokens, 2 intermediate]
-  Buffer<float> activated_;         // [max_num_tokens, intermediate]
-  Buffer<float> cos_, sin_;         // [max_num_tokens, head_size / 2]
+  // Activations of the batch's tokens.
+  Buffer<float> hidden_;     // [max_num_tokens, hidden]
+  Buffer<float> cos_, sin_;  // [max_num_tokens, head_size / 2]
+
+  // Activations of a slice's.
+  const int64_t max_slice_rows_;
+  Buffer<float> normed_;            // [max_slice_rows, hidden]
+  Buffer<float> qkv_;               // [max_slice_rows, (heads + 2 kv_heads) head_size]
+  Buffer<float> attention_output_;  // [max_slice_rows, heads head_size]
+  Buffer<float> gate_up_;           // [max_slice_rows, 2 intermediate]
+  Buffer<float> activated_;         // [max_slice_rows, intermediate]
 
   LinearInput linear_input_;
   OutputLayer output_layer_;
+  std::vector<Slice> slices_;
   std::vector<AttentionTask> attention_tasks_;
   size_t attention_scratch_size_;
   Buffer<float> attention_scratch_;  // [threads, attention_scratch_size_]

@@ -8,7 +8,7 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kTokensPerTask = 64;       // their inputs fit the second-level cache
+constexpr int64_t kTokensPerTask = 128;      // their inputs fit the second-level cache
 constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose their CPU for a while
 constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
 constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes to read the weights
@@ -31,11 +31,12 @@ int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads)
 
 }  // namespace
 
-void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa) {
+void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
+            Int4Weights int4_weights) {
   if (input.tokens() == 0) return;
   const PackedLayout& layout = weight.layout();
   const bool integer = layout.groups != 0;
-  if (integer) input.quantize(layout, pool, isa);
+  input.quantize(layout, pool, isa);
   const auto kernel = linear_kernel(isa);
 
   const int64_t token_tasks = divide_up(input.tokens(), kTokensPerTask);
@@ -62,7 +63,8 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
             .y = output.rows,
             .y_stride = output.row_stride,
             .bias = output.bias,
-            .accumulate = output.accumulate});
+            .accumulate = output.accumulate,
+            .requantizes = int4_weights == Int4Weights::kRequantized});
   });
 }
 

@@ -129,14 +129,36 @@ void multiply_floats(const LinearTask& task) {
 // ---- integer weights ----
 
 constexpr int kIntegerTokens = 6;
-constexpr int kIntegerBlocks = 2;  // also how far ahead weights are fetched from memory
+constexpr int kIntegerBlocks = 2;           // also how far ahead weights are fetched from memory
+constexpr int64_t kMaxSegmentsPerPass = 24;  // so that the tile's weights stay in the first-level cache
+constexpr int64_t kMaxPassTokens = 128;
+constexpr int64_t kMinUnpackedTokens = 13;  // from here on int4 weights are unpacked once for all tiles
 
+// Where a tile reads its blocks' weights, the pass's first segment in front, and their scales and minimums, the
+// matrix's first group in front.
+template <int kBlocks>
+struct IntegerBlocks {
+  const std::byte* weights[kBlocks];
+  const std::byte* scales[kBlocks];
+  const std::byte* minimums[kBlocks];
+};
+
+// Fetches what will be needed next, a few lines at a time.
+struct Prefetch {
+  const std::byte* next;
+  int64_t lines_per_segment;  // 0 fetches nothing
+
+  void operator()() {
+    for (int64_t line = 0; line < lines_per_segment; ++line, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+  }
+};
+
+// Every type has: load() of columns 0-3 and 4-7 of an octet, 16 rows each.
 struct Int8 {
   static constexpr bool kHasMinimum = false;
+  static constexpr bool kIsPacked = false;
   static constexpr int kOffsetShift = 7;  // stored as q + 128
   static constexpr int64_t kOctetBytes = 128;
-  static constexpr int kSegmentLines = 9;  // cache lines of 32 columns with their float16 scales, rounded up
-  // Columns 0-3 and 4-7 of an octet, 16 rows each.
   static void load(const std::byte* p, __m512i& low, __m512i& high) {
     low = _mm512_loadu_si512(p);
     high = _mm512_loadu_si512(p + 64);
@@ -144,9 +166,9 @@ struct Int8 {
 };
 struct Int4WithMinimum {
   static constexpr bool kHasMinimum = true;
+  static constexpr bool kIsPacked = true;
   static constexpr int kOffsetShift = 0;
   static constexpr int64_t kOctetBytes = 64;
-  static constexpr int kSegmentLines = 5;
   static void load(const std::byte* p, __m512i& low, __m512i& high) {
     const __m512i nibble = _mm512_set1_epi8(0x0f);
     const __m512i both = _mm512_loadu_si512(p);
@@ -157,6 +179,12 @@ struct Int4WithMinimum {
 struct Int4 : Int4WithMinimum {
   static constexpr bool kHasMinimum = false;
   static constexpr int kOffsetShift = 3;  // q - 8
+};
+// Int4 or Int4WithMinimum, a byte for each column.
+template <class Packed>
+struct Unpacked : Int8 {
+  static constexpr bool kHasMinimum = Packed::kHasMinimum;
+  static constexpr int kOffsetShift = Packed::kOffsetShift;
 };
 
 __m512 load_scales(const std::byte* scales, int64_t group, bool half) {
@@ -197,72 +225,238 @@ template <class Weight, int kTokens, int kBlocks>
   }
 }
 
-// kOctets: of columns in a segment; 0 → any, as the layout says.
-template <class Weight, int kOctets, int kTokens, int kBlocks>
-void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
+// Segments [first, last) of a tile; sums that are not complete wait in `partial`.
+// kOctets: of columns in a segment; 0 → any, as the layout says. kScalesRows: a row has one scale, float32, and no
+// minimum, which is applied to the complete sum.
+template <class Weight, bool kScalesRows, int kOctets, int kTokens, int kBlocks>
+void integer_tile(const LinearTask& task, const IntegerBlocks<kBlocks>& source, int64_t token, int64_t block,
+                  int64_t first, int64_t last, Prefetch prefetch, float* partial) {
   const PackedLayout& layout = *task.layout;
   const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
   const int64_t segments = layout.groups * layout.segments_per_group;
-
-  const std::byte* scales[kBlocks];
-  const std::byte* weights[kBlocks];
-  const std::byte* ahead[kBlocks];
-  for (int b = 0; b < kBlocks; ++b) {
-    scales[b] = task.blocks + (block + b) * layout.block_bytes;
-    weights[b] = scales[b] + layout.weight_offset;
-    ahead[b] = scales[b] + kIntegerBlocks * layout.block_bytes;
-  }
-  const int8_t* x = task.quantized_x + token * layout.packed_columns;
+  const IntegerBlocks<kBlocks> blocks = source;
+  const int8_t* x = task.quantized_x + token * layout.packed_columns + first * octets * 8;
   const float* x_scales = task.segment_scales + token * segments;
   const float* x_scaled_sums = task.scaled_sums + token * segments;
   const int32_t* x_sums = task.segment_sums + token * segments;
 
   __m512 sums[kTokens][kBlocks];
   for (int t = 0; t < kTokens; ++t) {
-    for (int b = 0; b < kBlocks; ++b) sums[t][b] = _mm512_setzero_ps();
+    for (int b = 0; b < kBlocks; ++b) {
+      sums[t][b] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kBlocks + b) * kBlockRows);
+    }
   }
-  int64_t segment = 0;
-  for (int64_t group = 0; group < layout.groups; ++group) {
-    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment, x += octets * 8) {
-      for (int b = 0; b < kBlocks; ++b) {
-        for (int line = 0; line < Weight::kSegmentLines; ++line, ahead[b] += 64) _mm_prefetch(ahead[b], _MM_HINT_T1);
-      }
-      __m512i dots[kTokens][kBlocks];
-      multiply_segment<Weight>(weights, octets, x, layout.packed_columns, x_sums + segment, segments, dots);
-      for (int b = 0; b < kBlocks; ++b) {
-        weights[b] += octets * Weight::kOctetBytes;
-        const __m512 scale = load_scales(scales[b], group, layout.half_scales);
+  int64_t offset = 0;
+  int64_t group = first / layout.segments_per_group;
+  int64_t left_of_group = layout.segments_per_group - first % layout.segments_per_group;
+  for (int64_t segment = first; segment < last; ++segment, x += octets * 8) {
+    const std::byte* weights[kBlocks];
+    for (int b = 0; b < kBlocks; ++b) weights[b] = blocks.weights[b] + offset;
+    prefetch();
+    offset += octets * Weight::kOctetBytes;
+    __m512i dots[kTokens][kBlocks];
+    multiply_segment<Weight>(weights, octets, x, layout.packed_columns, x_sums + segment, segments, dots);
+    for (int b = 0; b < kBlocks; ++b) {
+      if constexpr (kScalesRows) {
         for (int t = 0; t < kTokens; ++t) {
           const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
-          sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), _mm512_mul_ps(scale, x_scale), sums[t][b]);
+          sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), x_scale, sums[t][b]);
         }
-        if constexpr (Weight::kHasMinimum) {
-          const __m512 minimum = load_scales(scales[b] + layout.minimum_offset, group, layout.half_scales);
-          for (int t = 0; t < kTokens; ++t) {
-            sums[t][b] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][b]);
-          }
+        continue;
+      }
+      const __m512 scale = load_scales(blocks.scales[b], group, layout.half_scales);
+      for (int t = 0; t < kTokens; ++t) {
+        const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
+        sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), _mm512_mul_ps(scale, x_scale), sums[t][b]);
+      }
+      if constexpr (Weight::kHasMinimum) {
+        const __m512 minimum = load_scales(blocks.minimums[b], group, layout.half_scales);
+        for (int t = 0; t < kTokens; ++t) {
+          sums[t][b] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][b]);
         }
       }
     }
+    if (--left_of_group == 0) {
+      left_of_group = layout.segments_per_group;
+      ++group;
+    }
   }
-  for (int t = 0; t < kTokens; ++t) {
-    for (int b = 0; b < kBlocks; ++b) store_sum(task, token + t, block + b, sums[t][b]);
+  for (int b = 0; b < kBlocks; ++b) {
+    for (int t = 0; t < kTokens; ++t) {
+      if (last < segments) {
+        _mm512_storeu_ps(partial + (t * kBlocks + b) * kBlockRows, sums[t][b]);
+      } else if constexpr (kScalesRows) {
+        store_sum(task, token + t, block + b, _mm512_mul_ps(sums[t][b], load_scales(blocks.scales[b], 0, false)));
+      } else {
+        store_sum(task, token + t, block + b, sums[t][b]);
+      }
+    }
   }
 }
 
-using IntegerTile = void (*)(const LinearTask&, int64_t token, int64_t block);
+template <int kBlocks>
+using IntegerTile = void (*)(const LinearTask&, const IntegerBlocks<kBlocks>&, int64_t token, int64_t block,
+                             int64_t first, int64_t last, Prefetch prefetch, float* partial);
+
+template <class Weight>
+void unpack(const std::byte* weights, int64_t octets, std::byte* unpacked) {
+  for (int64_t octet = 0; octet < octets; ++octet) {
+    __m512i low, high;
+    Weight::load(weights + octet * Weight::kOctetBytes, low, high);
+    _mm512_store_si512(unpacked + octet * 128, low);
+    _mm512_store_si512(unpacked + octet * 128 + 64, high);
+  }
+}
+
+// One pass over all tokens, which are at most kMaxPassTokens.
+template <class Weight, bool kScalesRows, int kOctets, int kBlocks>
+void multiply_pass(const LinearTask& task, const IntegerBlocks<kBlocks>& source, int64_t block, int64_t first_token,
+                   int64_t last_token, int64_t first, int64_t last, Prefetch prefetch, float* partial) {
+  static constexpr IntegerTile<kBlocks> kTiles[kIntegerTokens] = {
+      integer_tile<Weight, kScalesRows, kOctets, 1, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 2, kBlocks>,
+      integer_tile<Weight, kScalesRows, kOctets, 3, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 4, kBlocks>,
+      integer_tile<Weight, kScalesRows, kOctets, 5, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 6, kBlocks>};
+  for (int64_t token = first_token; token < last_token;) {
+    const int64_t left = last_token - token;
+    const int64_t tokens = left < kIntegerTokens ? left : kIntegerTokens;
+    kTiles[tokens - 1](task, source, token, block, first, last, prefetch, partial);
+    prefetch.lines_per_segment = 0;
+    partial += tokens * kBlocks * kBlockRows;
+    token += tokens;
+  }
+}
+
+__m512 max_magnitude(__m512 a, __m512 b) {
+  return _mm512_castsi512_ps(
+      _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b))));
+}
+
+// A group's scale and minimum of 16 rows: a weight is scale * q + minimum.
+template <class Weight>
+void load_group(const PackedLayout& layout, const std::byte* block, int64_t group, __m512& scale, __m512& minimum) {
+  scale = load_scales(block, group, layout.half_scales);
+  if constexpr (Weight::kHasMinimum) {
+    minimum = load_scales(block + layout.minimum_offset, group, layout.half_scales);
+  } else {
+    minimum = _mm512_mul_ps(scale, _mm512_set1_ps(-8.0f));
+  }
+}
+
+// For each row of a block the scale that makes its weights fit a byte. 126, not 127: requantize() rounds twice.
+template <class Weight>
+__m512 scales_of_rows(const PackedLayout& layout, const std::byte* block) {
+  __m512 largest = _mm512_setzero_ps();
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    __m512 scale, minimum;
+    load_group<Weight>(layout, block, group, scale, minimum);
+    const __m512 maximum = _mm512_fmadd_ps(scale, _mm512_set1_ps(15.0f), minimum);
+    // As integers NaN > infinity > everything else.
+    largest = max_magnitude(largest, max_magnitude(minimum, maximum));
+  }
+  const __mmask16 is_zero = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kSmallestAbsmax), _CMP_LT_OQ);
+  return _mm512_mask_div_ps(_mm512_setzero_ps(), _mm512_knot(is_zero), largest, _mm512_set1_ps(126.0f));
+}
+
+// The low 16 bits of each lane, in both of its halves.
+__m512i in_both_halves(__m512i x) {
+  return _mm512_or_si512(_mm512_slli_epi32(x, 16), _mm512_and_si512(x, _mm512_set1_epi32(0xffff)));
+}
+
+__m512i requantize_quads(__m512i even, __m512i odd, __m512i factors, __m512i offsets) {
+  const __m512i high_bytes = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
+  even = _mm512_srli_epi16(_mm512_add_epi16(_mm512_mullo_epi16(even, factors), offsets), 8);
+  odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, factors), offsets);
+  return _mm512_or_si512(even, _mm512_and_si512(odd, high_bytes));
+}
+
+// Segments [first, last) of a block as Int8 stores them, in units of row_scales: 128 + weight / row_scale, rounded,
+// as (q * factor + offset) >> 8 in 16 bits.
+template <class Weight>
+void requantize(const PackedLayout& layout, const std::byte* block, const float* row_scales, int64_t octets,
+                int64_t first, int64_t last, std::byte* int8) {
+  const __m512i nibble = _mm512_set1_epi16(0x0f);
+  const __m512 row_scale = _mm512_loadu_ps(row_scales);
+  const __mmask16 is_zero = _mm512_cmp_ps_mask(row_scale, _mm512_setzero_ps(), _CMP_EQ_OQ);
+  const __m512 zero = _mm512_set1_ps(128.5f * 256.0f);
+  const __m512 unit = _mm512_mask_div_ps(_mm512_setzero_ps(), _mm512_knot(is_zero), _mm512_set1_ps(256.0f), row_scale);
+  const std::byte* weights = block + layout.weight_offset + first * octets * Weight::kOctetBytes;
+  for (int64_t segment = first; segment < last; ++segment) {
+    __m512 scale, minimum;
+    load_group<Weight>(layout, block, segment / layout.segments_per_group, scale, minimum);
+    const __m512i factors = in_both_halves(_mm512_cvtps_epi32(_mm512_mul_ps(scale, unit)));
+    const __m512i offsets = in_both_halves(_mm512_cvtps_epi32(_mm512_fmadd_ps(minimum, unit, zero)));
+    for (int64_t octet = 0; octet < octets; ++octet, weights += Weight::kOctetBytes, int8 += Int8::kOctetBytes) {
+      const __m512i both = _mm512_loadu_si512(weights);
+      const __m512i low = requantize_quads(_mm512_and_si512(both, nibble),
+                                           _mm512_and_si512(_mm512_srli_epi16(both, 8), nibble), factors, offsets);
+      const __m512i high = requantize_quads(_mm512_and_si512(_mm512_srli_epi16(both, 4), nibble),
+                                            _mm512_srli_epi16(both, 12), factors, offsets);
+      _mm512_store_si512(int8, low);
+      _mm512_store_si512(int8 + 64, high);
+    }
+  }
+}
 
 template <class Weight, int kOctets, int kBlocks>
 void multiply_integer_blocks(const LinearTask& task, int64_t block) {
-  static constexpr IntegerTile kTiles[kIntegerTokens] = {
-      integer_tile<Weight, kOctets, 1, kBlocks>, integer_tile<Weight, kOctets, 2, kBlocks>,
-      integer_tile<Weight, kOctets, 3, kBlocks>, integer_tile<Weight, kOctets, 4, kBlocks>,
-      integer_tile<Weight, kOctets, 5, kBlocks>, integer_tile<Weight, kOctets, 6, kBlocks>};
-  for (int64_t token = task.first_token; token < task.last_token;) {
-    const int64_t left = task.last_token - token;
-    const int64_t tokens = left < kIntegerTokens ? left : kIntegerTokens;
-    kTiles[tokens - 1](task, token, block);
-    token += tokens;
+  const PackedLayout& layout = *task.layout;
+  const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
+  const int64_t segments = layout.groups * layout.segments_per_group;
+  const int64_t block_lines = kBlocks * layout.block_bytes / 64;
+  const std::byte* blocks = task.blocks + block * layout.block_bytes;
+  const bool has_row_scales = !layout.half_scales && layout.groups == 1;
+  float partial[kMaxPassTokens * kBlocks * kBlockRows];
+  float row_scales[kBlocks][kBlockRows];
+  if constexpr (Weight::kIsPacked) {
+    if (task.requantizes) {
+      for (int b = 0; b < kBlocks; ++b) {
+        _mm512_storeu_ps(row_scales[b], scales_of_rows<Weight>(layout, blocks + b * layout.block_bytes));
+      }
+    }
+  }
+  alignas(64) std::byte int8[kBlocks][kMaxSegmentsPerPass * 32 * kBlockRows];
+  for (int64_t first_token = task.first_token; first_token < task.last_token; first_token += kMaxPassTokens) {
+    int64_t last_token = first_token + kMaxPassTokens;
+    if (last_token > task.last_token) last_token = task.last_token;
+    const int64_t tokens = last_token - first_token;
+    const bool is_one_tile = tokens <= kIntegerTokens && !task.requantizes;
+    const int64_t passes = is_one_tile ? 1 : (segments + kMaxSegmentsPerPass - 1) / kMaxSegmentsPerPass;
+    Prefetch prefetch = {blocks + kIntegerBlocks * layout.block_bytes, (block_lines + segments - 1) / segments};
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      const int64_t first = pass * segments / passes, last = (pass + 1) * segments / passes;
+      IntegerBlocks<kBlocks> source;
+      for (int b = 0; b < kBlocks; ++b) {
+        source.scales[b] = blocks + b * layout.block_bytes;
+        source.minimums[b] = source.scales[b] + layout.minimum_offset;
+        source.weights[b] = source.scales[b] + layout.weight_offset + first * octets * Weight::kOctetBytes;
+      }
+      const auto multiply = [&](auto multiply_pass) {
+        multiply_pass(task, source, block, first_token, last_token, first, last, prefetch, partial);
+      };
+      if constexpr (Weight::kIsPacked) {
+        if (task.requantizes) {
+          for (int b = 0; b < kBlocks; ++b) {
+            requantize<Weight>(layout, source.scales[b], row_scales[b], octets, first, last, int8[b]);
+            source.weights[b] = int8[b];
+            source.scales[b] = reinterpret_cast<const std::byte*>(row_scales[b]);
+          }
+          multiply(multiply_pass<Int8, true, kOctets, kBlocks>);
+        } else if (tokens >= kMinUnpackedTokens) {
+          for (int b = 0; b < kBlocks; ++b) {
+            unpack<Weight>(source.weights[b], (last - first) * octets, int8[b]);
+            source.weights[b] = int8[b];
+          }
+          multiply(multiply_pass<Unpacked<Weight>, false, kOctets, kBlocks>);
+        } else {
+          multiply(multiply_pass<Weight, false, kOctets, kBlocks>);
+        }
+      } else if (has_row_scales) {
+        multiply(multiply_pass<Weight, true, kOctets, kBlocks>);
+      } else {
+        multiply(multiply_pass<Weight, false, kOctets, kBlocks>);
+      }
+      prefetch.next += prefetch.lines_per_segment * 64 * (last - first);
+    }
   }
 }
 

@@ -8,8 +8,6 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kColumnsPerTask = 8192;  // of all its tokens together: about 2 µs
-
 void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512) return quantize_row_avx512;
@@ -49,28 +47,30 @@ bool LinearInput::is_quantized_for(const PackedLayout& layout) const {
 }
 
 void LinearInput::quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa) {
-  if (is_quantized_for(layout)) return;
+  if (layout.groups == 0 || is_quantized_for(layout)) return;
+  produce(layout, pool, isa, [](int64_t) {});
+}
+
+void LinearInput::begin_quantize(const PackedLayout& layout, Isa isa) {
+  if (layout.groups == 0) return;
   const int64_t segments = layout.groups * layout.segments_per_group;
   grow(values_, tokens_ * layout.packed_columns);
   grow(scales_, tokens_ * segments);
   grow(sums_, tokens_ * segments);
   grow(scaled_sums_, tokens_ * segments);
-
-  const auto quantize_row = quantize_row_kernel(isa);
-  const int64_t tokens_per_task = std::max<int64_t>(1, kColumnsPerTask / layout.columns);
-  pool.parallel_for(divide_up(tokens_, tokens_per_task), [&](int64_t task) {
-    const int64_t last = std::min(tokens_, (task + 1) * tokens_per_task);
-    for (int64_t token = task * tokens_per_task; token < last; ++token) {
-      quantize_row({.layout = &layout,
-                    .x = rows_ + token * row_stride_,
-                    .values = values_.data() + token * layout.packed_columns,
-                    .scales = scales_.data() + token * segments,
-                    .sums = sums_.data() + token * segments,
-                    .scaled_sums = scaled_sums_.data() + token * segments});
-    }
-  });
   is_quantized_ = true;
   quantized_layout_ = layout;
+  quantize_row_ = quantize_row_kernel(isa);
+}
+
+void LinearInput::quantize_row(int64_t row) {
+  const int64_t segments = quantized_layout_.groups * quantized_layout_.segments_per_group;
+  quantize_row_({.layout = &quantized_layout_,
+                 .x = rows_ + row * row_stride_,
+                 .values = values_.data() + row * quantized_layout_.packed_columns,
+                 .scales = scales_.data() + row * segments,
+                 .sums = sums_.data() + row * segments,
+                 .scaled_sums = scaled_sums_.data() + row * segments});
 }
 
 }  // namespace inflight::cpu

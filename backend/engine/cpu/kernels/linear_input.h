@@ -5,6 +5,8 @@
 
 #include "common/thread_pool.h"
 #include "engine/cpu/cpu_features.h"
+#include "engine/cpu/for_each_row.h"
+#include "engine/cpu/kernels/linear_kernel.h"
 #include "engine/cpu/packed_layout.h"
 
 namespace inflight::cpu {
@@ -20,8 +22,20 @@ class LinearInput {
   // use. Call it again whenever they change.
   void set(const float* rows, int64_t tokens, int64_t columns, int64_t row_stride);
 
-  // Makes the int8 form for matrices of `layout`, unless it is there.
+  // Makes the int8 form for matrices of `layout`, unless it is there or they have none.
   void quantize(const PackedLayout& layout, ThreadPool& pool, Isa isa);
+
+  // Calls write(row), which writes that row of what set() was given, for every row and makes its int8 form, if matrices
+  // of `layout` have one, while it is at hand.
+  template <class Write>
+  void produce(const PackedLayout& layout, ThreadPool& pool, Isa isa, const Write& write) {
+    begin_quantize(layout, isa);
+    const bool quantizes = layout.groups != 0;
+    for_each_row(pool, tokens_, [&](int64_t row) {
+      write(row);
+      if (quantizes) quantize_row(row);
+    });
+  }
 
   int64_t tokens() const { return tokens_; }
   int64_t columns() const { return columns_; }
@@ -36,6 +50,8 @@ class LinearInput {
 
  private:
   bool is_quantized_for(const PackedLayout& layout) const;
+  void begin_quantize(const PackedLayout& layout, Isa isa);
+  void quantize_row(int64_t row);
 
   const float* rows_ = nullptr;
   int64_t tokens_ = 0;
@@ -44,6 +60,7 @@ class LinearInput {
 
   bool is_quantized_ = false;
   PackedLayout quantized_layout_{};
+  void (*quantize_row_)(const QuantizeTask&) = nullptr;
   std::vector<int8_t> values_;
   std::vector<float> scales_;
   std::vector<int32_t> sums_;

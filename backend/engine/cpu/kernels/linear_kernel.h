@@ -28,6 +28,7 @@ struct LinearTask {
   int64_t y_stride;
   const float* bias;  // [rows] or null
   bool accumulate;    // adds to y instead of overwriting it
+  bool requantizes;   // int4: see Int4Weights::kRequantized
 };
 
 void linear_portable(const LinearTask& task);
