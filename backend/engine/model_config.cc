@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -73,6 +74,18 @@ class Fields {
     const json& value = required(name);
     if (!value.is_string()) fail(ErrorCode::kInvalidArgument, name, "is ", value.dump(), "; it must be a string");
     return value.get<std::string>();
+  }
+
+  // One of what this version has.
+  std::string choice(const std::string& name, std::initializer_list<const char*> supported) const {
+    const std::string value = string(name);
+    std::string choices;
+    for (const char* choice : supported) {
+      if (value == choice) return value;
+      choices += choices.empty() ? "" : ", ";
+      choices += '"' + std::string(choice) + '"';
+    }
+    fail(ErrorCode::kUnsupported, name, "is \"", value, "\"; this version takes only ", choices);
   }
 
   // Accepts only what this version has.
@@ -205,7 +218,11 @@ BuildConfig parse_build(const Fields& fields) {
                 "; it must be a power of two");
   }
   build.kv_cache_bytes = fields.integer("kv_cache_bytes", 1, INT64_MAX);
-  fields.expect("kv_cache_dtype", "float32");
+  build.has_bfloat16_kv_cache = fields.choice("kv_cache_dtype", {"float32", "bfloat16"}) == "bfloat16";
+  if (build.has_bfloat16_kv_cache && build.tokens_per_block == 1) {
+    fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is 1; with a kv_cache_dtype of bfloat16, which stores ",
+                "tokens in pairs, it must be at least 2");
+  }
   build.max_beam_width = fields.integer("max_beam_width", 1);
   if (build.max_beam_width > build.max_batch_size) {
     fields.fail(ErrorCode::kInvalidArgument, "max_beam_width", "is ", build.max_beam_width,

@@ -64,7 +64,8 @@ def plan_engine(reader: CheckpointReader, options: BuildOptions) -> MemoryPlan:
         packed_bytes(types[stored.name], stored.rows, stored.columns, _has_half_scales(reader, stored, types))
         for stored in reader.matrices
     )
-    return make_plan(reader.config, options, weights, Machine(available_memory(), available_cpus()))
+    is_quantized = any(matrix_type.is_quantized for matrix_type in types.values())
+    return make_plan(reader.config, options, weights, Machine(available_memory(), available_cpus()), is_quantized)
 
 
 def _target_types(reader: CheckpointReader, options: BuildOptions) -> dict[str, MatrixType]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from inflight.checkpoint.weight_types import DTYPES
 from inflight.engine.build import build_engine
-from inflight.engine.config import DEVICES, BuildOptions
+from inflight.engine.config import DEVICES, KV_CACHE_DTYPES, BuildOptions
 from inflight.engine.plan import (
     DEFAULT_MAX_BATCH_SIZE,
     DEFAULT_MAX_BEAM_WIDTH,
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory of the KV cache, such as 2GiB (default: half of what the machine has left)",
     )
     parser.add_argument(
+        "--kv-cache-dtype",
+        choices=("auto", *KV_CACHE_DTYPES),
+        default="auto",
+        help="type of keys and values (default: bfloat16 where weights are int8 or int4, else float32)",
+    )
+    parser.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)"
     )
     parser.add_argument(
@@ -72,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
         max_beam_width=options.max_beam_width,
         tokens_per_block=options.tokens_per_block,
         kv_cache_memory=options.kv_cache_memory,
+        kv_cache_dtype=options.kv_cache_dtype,
         dtype=options.dtype,
         device=options.device,
     )

@@ -14,6 +14,7 @@ from inflight.json_object import JsonObject
 FORMAT = "inflight-engine"
 VERSION = 1
 DEVICES = ("cpu",)
+KV_CACHE_DTYPES = ("float32", "bfloat16")
 MIN_SEQ_LEN = 2  # a prompt of one token and one generated token
 
 
@@ -23,7 +24,8 @@ class BuildOptions:
 
     max_batch_size: sequences in one step. max_num_tokens: tokens in one step. max_seq_len: prompt and
     generated tokens of one sequence. max_beam_width: beams of one sequence; each takes the place of a sequence in
-    the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. dtype: of the weights, "auto" keeps the checkpoint's.
+    the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. kv_cache_dtype: of keys and
+    values, "auto" is bfloat16 for int8 and int4 weights. dtype: of the weights, "auto" keeps the checkpoint's.
     """
 
     max_batch_size: int | None = None
@@ -32,6 +34,7 @@ class BuildOptions:
     max_beam_width: int | None = None
     tokens_per_block: int | None = None
     kv_cache_memory: int | None = None
+    kv_cache_dtype: str = "auto"
     dtype: str = "auto"
     device: str = "cpu"
 
@@ -63,6 +66,14 @@ class BuildOptions:
                     f"{option('max_beam_width')} is {self.max_beam_width}; expected at most {option(name)} ({limit}): "
                     "each beam takes the place of a sequence and generates one token a step"
                 )
+        if self.kv_cache_dtype not in ("auto", *KV_CACHE_DTYPES):
+            choices = ", ".join(("auto", *KV_CACHE_DTYPES))
+            raise InflightError(f"{option('kv_cache_dtype')} is {self.kv_cache_dtype!r}; expected one of {choices}")
+        if self.kv_cache_dtype == "bfloat16" and self.tokens_per_block == 1:
+            raise InflightError(
+                f"{option('tokens_per_block')} is 1; {option('kv_cache_dtype')} bfloat16 stores tokens in pairs: pass 2 or "
+                "more, or float32"
+            )
         if self.device not in DEVICES:
             raise InflightError(f"{option('device')} is {self.device!r}; expected one of {', '.join(DEVICES)}")
         check_dtype(self.dtype)
@@ -91,11 +102,13 @@ class BuildConfig:
             max_seq_len=fields.integer("max_seq_len", minimum=MIN_SEQ_LEN),
             tokens_per_block=fields.integer("tokens_per_block", minimum=1),
             kv_cache_bytes=fields.integer("kv_cache_bytes", minimum=1),
-            kv_cache_dtype=fields.choice("kv_cache_dtype", ("float32",)),
+            kv_cache_dtype=fields.choice("kv_cache_dtype", KV_CACHE_DTYPES),
             max_beam_width=fields.integer("max_beam_width", minimum=1),
         )
         if not is_power_of_two(config.tokens_per_block):
             fields.fail("tokens_per_block", "a power of two")
+        if config.kv_cache_dtype == "bfloat16" and config.tokens_per_block == 1:
+            fields.fail("tokens_per_block", "at least 2 where kv_cache_dtype is bfloat16")
         if config.max_num_tokens < config.max_batch_size:
             fields.fail("max_num_tokens", f"at least max_batch_size ({config.max_batch_size})")
         if config.max_beam_width > config.max_batch_size:

@@ -81,10 +81,12 @@ class MemoryPlan:
         return "\n".join(lines)
 
 
-def make_plan(model: ModelConfig, options: BuildOptions, weights: int, machine: Machine) -> MemoryPlan:
+def make_plan(
+    model: ModelConfig, options: BuildOptions, weights: int, machine: Machine, is_quantized: bool = False
+) -> MemoryPlan:
     """Fills in what the options leave open, and checks that at least one sequence fits.
 
-    weights: bytes of the packed weights (sizes.packed_bytes and sizes.vector_bytes).
+    weights: bytes of the packed weights (sizes.packed_bytes and sizes.vector_bytes). is_quantized: some are int8 or int4.
     Raises InflightError when no sequence of max_seq_len fits, naming the option and the value that would help.
     """
     options.check()
@@ -93,7 +95,11 @@ def make_plan(model: ModelConfig, options: BuildOptions, weights: int, machine: 
     max_num_tokens = options.max_num_tokens or max(DEFAULT_MAX_NUM_TOKENS, max_batch_size)
     tokens_per_block = options.tokens_per_block or DEFAULT_TOKENS_PER_BLOCK
     activations = activation_bytes(model, max_batch_size, max_num_tokens, machine.num_threads)
-    block_bytes = kv_bytes_per_token(model) * tokens_per_block
+    kv_cache_dtype = options.kv_cache_dtype
+    if kv_cache_dtype == "auto":
+        kv_cache_dtype = "bfloat16" if is_quantized and tokens_per_block > 1 else "float32"
+    token_bytes = kv_bytes_per_token(model, kv_cache_dtype)
+    block_bytes = token_bytes * tokens_per_block
     max_seq_len = _wanted_seq_len(model, options)
     sequence_bytes = blocks_for(max_seq_len, tokens_per_block) * block_bytes
 
@@ -118,9 +124,10 @@ def make_plan(model: ModelConfig, options: BuildOptions, weights: int, machine: 
         max_seq_len=max_seq_len,
         tokens_per_block=tokens_per_block,
         kv_cache_bytes=num_blocks * block_bytes,
+        kv_cache_dtype=kv_cache_dtype,
         max_beam_width=options.max_beam_width or min(DEFAULT_MAX_BEAM_WIDTH, max_batch_size),
     )
-    return MemoryPlan(config, weights, activations, kv_bytes_per_token(model), machine.available_memory)
+    return MemoryPlan(config, weights, activations, token_bytes, machine.available_memory)
 
 
 def position_limit(model: ModelConfig) -> int | None:

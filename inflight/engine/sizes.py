@@ -10,9 +10,10 @@ _FLOAT_BYTES = 4
 _ALIGNMENT = 64
 
 
-def kv_bytes_per_token(model: ModelConfig) -> int:
-    """Keys and values, float32, of all layers (backend/engine/cpu/kv_cache_storage.h)."""
-    return 2 * _FLOAT_BYTES * model.num_hidden_layers * model.num_key_value_heads * model.head_size
+def kv_bytes_per_token(model: ModelConfig, kv_cache_dtype: str) -> int:
+    """Keys and values of all layers (backend/engine/cpu/kv_cache_storage.h)."""
+    value_bytes = {"float32": 4, "bfloat16": 2}[kv_cache_dtype]
+    return 2 * value_bytes * model.num_hidden_layers * model.num_key_value_heads * model.head_size
 
 
 def blocks_for(tokens: int, tokens_per_block: int) -> int:
@@ -34,7 +35,7 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
     batch_row, attention_task = 12, 16
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
     attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
-    scratch_per_thread = _FLOAT_BYTES * attention_rows * (64 + 2 * model.head_size + 2)
+    scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + model.head_size)
     return (
         max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
         + slice_rows * (_FLOAT_BYTES * floats_per_slice_row + _quantized_bytes(columns))

@@ -24,7 +24,7 @@ constexpr int64_t kTokenCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 33, 65, 130}
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
     if (supports(isa)) isas.push_back(isa);
   }
   return isas;
@@ -144,13 +144,34 @@ Product reference(const RandomMatrix& matrix, const std::vector<float>& x, int64
 }
 
 std::vector<float> multiply(std::span<const std::byte> blob, const std::vector<float>& x, int64_t tokens, Isa isa,
-                            ThreadPool& pool, const float* bias = nullptr) {
+                            ThreadPool& pool, const float* bias = nullptr,
+                            Int4Weights int4_weights = Int4Weights::kExact) {
   const PackedMatrix packed(blob, "weight");
   LinearInput input(tokens, packed.columns());
   input.set(x.data(), tokens, packed.columns(), packed.columns());
   std::vector<float> y(tokens * packed.rows(), NAN);
-  linear(packed, input, {.rows = y.data(), .row_stride = packed.rows(), .bias = bias}, pool, isa);
+  linear(packed, input, {.rows = y.data(), .row_stride = packed.rows(), .bias = bias}, pool, isa, int4_weights);
   return y;
+}
+
+// The most that rounding int4 weights to int8 in units of their row can change a product: of each column half a unit,
+// and a little, as the unit's sixteenths are rounded too.
+std::vector<double> requantization_errors(const RandomMatrix& matrix, const std::vector<float>& x, int64_t tokens) {
+  const MatrixSource source = matrix.source();
+  std::vector<double> errors;
+  for (int64_t t = 0; t < tokens; ++t) {
+    double magnitude = 0;
+    for (int64_t k = 0; k < source.columns; ++k) magnitude += std::abs(x[t * source.columns + k]);
+    for (int64_t r = 0; r < source.rows; ++r) {
+      double largest = 0;
+      for (int64_t i = r * source.groups; i < (r + 1) * source.groups; ++i) {
+        const double least = source.minimum != nullptr ? source.minimum[i] : -8.0 * source.scale[i];
+        largest = std::max({largest, std::abs(least), std::abs(least + 15.0 * source.scale[i])});
+      }
+      errors.push_back(magnitude * largest / 126 * 0.54);
+    }
+  }
+  return errors;
 }
 
 void check_close(const std::vector<float>& y, const Product& expected, double tolerance) {
@@ -182,6 +203,10 @@ TEST(products_equal_the_reference_for_every_type_shape_and_isa) {
         const auto y = multiply(blob, x, tokens, isa, pool);
         check_close(y, expected, 2e-6);
         check_close(y, unquantized, integer ? 1.001 : 2e-6);
+        if (shape.type != kInt4) continue;
+        auto rounded = expected;
+        rounded.magnitudes = requantization_errors(matrix, x, tokens);
+        check_close(multiply(blob, x, tokens, isa, pool, nullptr, Int4Weights::kRequantized), rounded, 1.03);
       }
     }
   }
@@ -236,20 +261,25 @@ TEST(bias_accumulation_and_strides_are_honored) {
 TEST(a_token_gets_the_same_output_in_any_batch_at_any_thread_count) {
   std::mt19937 random(23);
   ThreadPool one(1), three(3);
+  constexpr int64_t kBatch = 150;  // more than the kernels take at a time
   for (const MatrixShape& shape : {MatrixShape{kF32, 200, 300},
                                    {kBF16, 200, 300},
                                    {kInt8, 200, 320, 10},
+                                   {kInt8, 200, 2000, 1},
                                    {kInt4, 200, 320, 10, true, true},
+                                   {kInt4, 40, 1600, 50, true, true},
                                    {kInt4, 200, 300, 3}}) {
     const auto matrix = test::random_matrix(shape, random);
     const auto blob = pack_matrix(matrix.source());
-    const auto x = random_values(70 * shape.columns, random);
+    const auto x = random_values(kBatch * shape.columns, random);
     for (const Isa isa : available_isas()) {
-      const auto batch = multiply(blob, x, 70, isa, three);
-      CHECK(batch == multiply(blob, x, 70, isa, one));
-      for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13}) {
-        const auto some = multiply(blob, x, tokens, isa, one);
-        CHECK(std::equal(some.begin(), some.end(), batch.begin()));
+      for (const Int4Weights int4_weights : {Int4Weights::kExact, Int4Weights::kRequantized}) {
+        const auto batch = multiply(blob, x, kBatch, isa, three, nullptr, int4_weights);
+        CHECK(batch == multiply(blob, x, kBatch, isa, one, nullptr, int4_weights));
+        for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13, 130}) {
+          const auto some = multiply(blob, x, tokens, isa, one, nullptr, int4_weights);
+          CHECK(std::equal(some.begin(), some.end(), batch.begin()));
+        }
       }
     }
   }
@@ -313,6 +343,28 @@ TEST(extreme_weights_do_not_saturate) {
   }
 }
 
+TEST(extreme_int4_weights_are_requantized_soundly) {
+  ThreadPool pool(1);
+  const std::vector<uint8_t> data(16 * 32, 0xf0);  // 0, 15, 0, 15, …
+  std::vector<float> scale, minimum;               // per row
+  for (int r = 0; r < 16; ++r) {
+    const float magnitudes[] = {0.0f, 1e-42f, 1e-30f, 1.0f, 1e30f, NAN, INFINITY, -INFINITY};
+    scale.push_back(magnitudes[r % 8]);
+    minimum.push_back(r < 8 ? 0.0f : -magnitudes[r % 8] * 15.0f);
+  }
+  const auto blob = pack_matrix({.type = kInt4, .rows = 16, .columns = 64, .groups = 1, .data = data.data(),
+                                 .scale = scale.data(), .minimum = minimum.data()});
+  const std::vector<float> x(64, 1.0f);
+  for (const Isa isa : available_isas()) {
+    const auto y = multiply(blob, x, 1, isa, pool, nullptr, Int4Weights::kRequantized);
+    for (int r = 0; r < 16; ++r) {
+      const double expected = 32.0 * 15 * scale[r] + 64.0 * minimum[r];
+      CHECK(std::isfinite(scale[r]) ? std::abs(y[r] - expected) <= 0.01 * std::abs(expected) + 1e-38
+                                    : !std::isfinite(y[r]));
+    }
+  }
+}
+
 TEST(what_is_not_finite_does_not_disappear) {
   std::mt19937 random(26);
   ThreadPool pool(1);
@@ -323,8 +375,10 @@ TEST(what_is_not_finite_does_not_disappear) {
         auto x = random_values(2 * 64, random);
         x[position] = value;
         for (const Isa isa : available_isas()) {
-          const auto y = multiply(blob, x, 2, isa, pool);
-          for (int r = 0; r < 20; ++r) CHECK(!std::isfinite(y[r]) && std::isfinite(y[20 + r]));
+          for (const Int4Weights int4_weights : {Int4Weights::kExact, Int4Weights::kRequantized}) {
+            const auto y = multiply(blob, x, 2, isa, pool, nullptr, int4_weights);
+            for (int r = 0; r < 20; ++r) CHECK(!std::isfinite(y[r]) && std::isfinite(y[20 + r]));
+          }
         }
       }
     }
@@ -380,7 +434,7 @@ TEST(the_environment_chooses_the_instruction_set) {
   CHECK(select_isa() == available_isas().back());
   setenv("INFLIGHT_CPU_ISA", "", 1);
   CHECK(select_isa() == available_isas().back());
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
     setenv("INFLIGHT_CPU_ISA", isa_name(isa), 1);
     if (supports(isa)) {
       CHECK(select_isa() == isa);

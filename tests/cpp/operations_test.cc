@@ -11,7 +11,7 @@ namespace {
 
 std::vector<Isa> isas() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
     if (supports(isa)) result.push_back(isa);
   }
   return result;
@@ -93,23 +93,40 @@ TEST(rotate_turns_pairs_half_a_head_apart) {
 TEST(attention_over_paged_keys_and_values) {
   std::mt19937 generator(4);
   const auto any = [&](int32_t least, int32_t most) { return least + int32_t(generator() % (most - least + 1)); };
-  for (int round = 0; round < 300; ++round) {
-    const int32_t head_size = any(1, 70), group_size = any(1, 7), tokens_per_block = 1 << any(0, 8);
+  for (int round = 0; round < 600; ++round) {
+    const bool is_bfloat16 = round % 2 == 1;
+    const int32_t values_per_word = is_bfloat16 ? 2 : 1;
+    const int32_t head_size = any(1, 35) * (is_bfloat16 ? 2 : any(1, 2)), group_size = any(1, 7);
+    const int32_t tokens_per_block = values_per_word << any(0, 7);
     const int32_t num_tokens = any(1, kMaxAttentionRows / group_size), first_position = any(0, 200);
     const int32_t window = any(0, 1) * any(1, 250), sink_tokens = any(0, 1) * any(1, 150);
     const int32_t length = first_position + num_tokens, num_blocks = (length + tokens_per_block - 1) / tokens_per_block;
 
-    const int64_t values_offset = int64_t(head_size) * tokens_per_block, block_stride = 2 * values_offset;
+    const int64_t values_offset = int64_t(head_size) * tokens_per_block / values_per_word;
+    const int64_t block_stride = 2 * values_offset;
     std::vector<float> cache(block_stride * num_blocks, NAN);
     std::vector<int32_t> block_ids(num_blocks);
     for (int32_t i = 0; i < num_blocks; ++i) block_ids[i] = num_blocks - 1 - i;
-    const std::vector<float> keys = random_floats(length * head_size, generator);
-    const std::vector<float> values = random_floats(length * head_size, generator);
+    std::vector<float> keys = random_floats(length * head_size, generator);
+    std::vector<float> values = random_floats(length * head_size, generator);
+    if (is_bfloat16) {
+      for (std::vector<float>* floats : {&keys, &values}) {
+        for (float& x : *floats) x = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffff0000);
+      }
+    }
     for (int32_t i = 0; i < length; ++i) {
       float* block = cache.data() + block_ids[i / tokens_per_block] * block_stride;
+      const int32_t offset = i % tokens_per_block;
       for (int32_t j = 0; j < head_size; ++j) {
-        block[j * tokens_per_block + i % tokens_per_block] = keys[i * head_size + j];
-        block[values_offset + i % tokens_per_block * head_size + j] = values[i * head_size + j];
+        if (is_bfloat16) {
+          const auto half = [](float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
+          uint16_t* halves = reinterpret_cast<uint16_t*>(block);
+          halves[2 * (j / 2 * tokens_per_block + offset) + j % 2] = half(keys[i * head_size + j]);
+          halves[2 * (values_offset + offset / 2 * head_size + j) + offset % 2] = half(values[i * head_size + j]);
+          continue;
+        }
+        block[j * tokens_per_block + offset] = keys[i * head_size + j];
+        block[values_offset + offset * head_size + j] = values[i * head_size + j];
       }
     }
     // Blocks that no token sees are anywhere.
@@ -120,6 +137,8 @@ TEST(attention_over_paged_keys_and_values) {
     const int64_t stride = group_size * head_size + 3;
     const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
     for (const Isa isa : isas()) {
+      // Its dot products round queries and weights as well.
+      const double tolerance = is_bfloat16 && isa == Isa::kAvx512Bf16 ? 0.06 : 2e-5;
       std::vector<float> output(num_tokens * stride, 77), scratch(attention_scratch_size(kMaxAttentionRows, head_size));
       operations(isa).attention({.queries = queries.data(),
                                  .output = output.data(),
@@ -133,6 +152,7 @@ TEST(attention_over_paged_keys_and_values) {
                                  .sink_tokens = sink_tokens,
                                  .scale = 0.3f,
                                  .cache = cache.data(),
+                                 .is_bfloat16 = is_bfloat16,
                                  .block_stride = block_stride,
                                  .block_ids = block_ids.data(),
                                  .tokens_per_block = tokens_per_block,
@@ -152,7 +172,7 @@ TEST(attention_over_paged_keys_and_values) {
             for (int32_t j = 0; j < head_size; ++j) expected[j] += std::exp(score) * values[i * head_size + j];
           }
           for (int32_t j = 0; j < head_size; ++j) {
-            CHECK(std::abs(output[token * stride + head * head_size + j] - expected[j] / sum) < 2e-5);
+            CHECK(std::abs(output[token * stride + head * head_size + j] - expected[j] / sum) < tolerance);
           }
         }
       }

@@ -14,7 +14,7 @@ constexpr int32_t kNotSampled = -1;
 
 KvCacheShape cache_shape(const EngineConfig& config) {
   return {config.model.num_hidden_layers, config.model.num_key_value_heads, config.model.head_size,
-          config.build.tokens_per_block};
+          config.build.tokens_per_block, config.build.has_bfloat16_kv_cache};
 }
 
 EngineInfo make_info(const EngineConfig& config, const AttentionWindows& windows, const KvCacheSize& cache_size) {

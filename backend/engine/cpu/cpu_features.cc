@@ -8,12 +8,13 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
+constexpr Isa kBestFirst[] = {Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
 
 }  // namespace
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Bf16: return "avx512_bf16";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx2: return "avx2";
     case Isa::kPortable: break;
@@ -24,11 +25,12 @@ const char* isa_name(Isa isa) {
 bool supports(Isa isa) {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
   switch (isa) {
-    case Isa::kAvx512:
-      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx512Bf16: return avx512 && __builtin_cpu_supports("avx512bf16");
+    case Isa::kAvx512: return avx512;
     case Isa::kAvx2: return avx2;
     case Isa::kPortable: break;
   }
@@ -47,7 +49,7 @@ Isa select_isa() {
                 ", but this machine lacks some of its instructions; unset it, or set it to a lower one");
   }
   throw_error(ErrorCode::kInvalidArgument, "INFLIGHT_CPU_ISA is \"", requested,
-              "\"; it must be avx512, avx2, portable or unset");
+              "\"; it must be avx512_bf16, avx512, avx2, portable or unset");
 }
 
 }  // namespace inflight::cpu

@@ -4,12 +4,13 @@ namespace inflight::cpu {
 
 // Instruction sets that kernels are written for, from the slowest.
 enum class Isa {
-  kPortable,  // what the compiler assumes by default
-  kAvx2,      // AVX2, FMA, F16C
-  kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI
+  kPortable,    // what the compiler assumes by default
+  kAvx2,        // AVX2, FMA, F16C
+  kAvx512,      // AVX-512 F, BW, DQ, VL, VNNI
+  kAvx512Bf16,  // and BF16
 };
 
-const char* isa_name(Isa isa);  // "portable", "avx2", "avx512"
+const char* isa_name(Isa isa);  // "portable", "avx2", "avx512", "avx512_bf16"
 
 bool supports(Isa isa);  // does this machine have it?
 

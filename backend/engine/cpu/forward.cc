@@ -193,6 +193,7 @@ void ForwardPass::attend(int32_t layer, const Slice& slice) {
         .sink_tokens = windows_.sink_tokens,
         .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_size)),
         .cache = cache_.keys(layer, 0, kv_head),
+        .is_bfloat16 = cache_.shape().is_bfloat16,
         .block_stride = cache_.block_stride(),
         .block_ids = task.sequence->block_ids.data(),
         .tokens_per_block = cache_.shape().tokens_per_block,

@@ -13,18 +13,21 @@ struct KvCacheShape {
   int32_t num_kv_heads;
   int32_t head_size;
   int32_t tokens_per_block;
+  bool is_bfloat16 = false;  // or float32; then tokens_per_block and head_size are even
 
-  // Floats of one block's keys (or values) of one head.
-  size_t tile_size() const { return size_t(head_size) * tokens_per_block; }
+  // 32-bit words of one block's keys (or values) of one head.
+  size_t tile_size() const { return size_t(head_size) * tokens_per_block / (is_bfloat16 ? 2 : 1); }
   int64_t bytes_per_block() const {
     return int64_t(2 * sizeof(float)) * num_layers * num_kv_heads * static_cast<int64_t>(tile_size());
   }
 };
 
-// The paged KV cache's memory: keys and values of `num_blocks` blocks in every layer, float32.
+// The paged KV cache's memory: keys and values of `num_blocks` blocks in every layer.
 //
 // Keys lie transposed, [head_size, tokens_per_block], so that the dot products of one query with
-// neighboring tokens fill a vector; values lie [tokens_per_block, head_size].
+// neighboring tokens fill a vector; values lie [tokens_per_block, head_size]. In bfloat16, pairs along the first of these
+// dimensions lie together, as dot-product instructions want them: [head_size / 2, tokens_per_block, 2] and
+// [tokens_per_block / 2, head_size, 2].
 class KvCacheStorage {
  public:
   KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks);
@@ -36,7 +39,7 @@ class KvCacheStorage {
     return tile(layer, block, kv_head) + shape_.tile_size();
   }
 
-  // Floats from a block to the next in one layer.
+  // Words from a block to the next in one layer.
   int64_t block_stride() const { return int64_t(2) * shape_.num_kv_heads * static_cast<int64_t>(shape_.tile_size()); }
 
   // Writes one token's keys and values, each [num_kv_heads, head_size], to position `offset` of a block.

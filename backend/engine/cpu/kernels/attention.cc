@@ -1,6 +1,10 @@
 #include "engine/cpu/kernels/isa_operations.h"
 #include "engine/cpu/kernels/vector.h"
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 namespace inflight::cpu::INFLIGHT_ISA {
 namespace {
 
@@ -11,10 +15,88 @@ constexpr int kMaxRows = 6, kMaxVectors = 4;
 constexpr int kMaxRows = 6, kMaxVectors = 2;
 #endif
 
-// c += a · b for a [ROWS, depth], b [depth, VECTORS * kLanes], each with its rows' stride. Every vector of
-// b's columns has a pointer of its own, so that one tile may span several blocks of the cache. With
-// PREFETCHES, the depth * kLanes floats at each pointer of `ahead` are prefetched meanwhile.
-template <int ROWS, int VECTORS, bool PREFETCHES>
+// How the cache holds a value. A Word is 32 bits of it, kDepth values that lie behind each other along the depth of a
+// product (head_size for keys, tokens for values). add_products() adds a · word to `sums`, lane by lane, of kDepth
+// floats at `a`, which prepare() may have put into another form.
+struct Float32Cache {
+  static constexpr int32_t kDepth = 1;
+  template <int ROWS, int VECTORS>
+  [[gnu::always_inline]] static void add_products(const float* a, int64_t a_stride, int64_t k,
+                                                  const Vector (&words)[VECTORS], Vector (&sums)[ROWS][VECTORS]) {
+    for (int r = 0; r < ROWS; ++r) {
+      for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + k] * words[v];
+    }
+  }
+  static float product(const float* a, int64_t k, float word) { return a[k] * word; }
+  static void prepare(float*, int64_t) {}
+  static const float* weights(const float* row, int32_t word) { return row + word; }
+};
+
+struct BFloat16Cache {
+  static constexpr int32_t kDepth = 2;
+  static Vector low(Vector words) { return __builtin_bit_cast(Vector, __builtin_bit_cast(IntVector, words) << 16); }
+  static Vector high(Vector words) {
+    return __builtin_bit_cast(Vector, __builtin_bit_cast(IntVector, words) & int32_t(0xffff0000));
+  }
+  static float low(float word) { return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, word) << 16); }
+  static float high(float word) { return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, word) & 0xffff0000u); }
+
+  static float without_high(float word) {
+    return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, word) & 0xffffu);
+  }
+
+#if defined(__AVX512BF16__)
+  // Of a prepared row, those that word `word` of the depth is multiplied with.
+  static const float* weights(const float* row, int32_t word) { return row + word; }
+
+  template <int ROWS, int VECTORS>
+  [[gnu::always_inline]] static void add_products(const float* a, int64_t a_stride, int64_t k,
+                                                  const Vector (&words)[VECTORS], Vector (&sums)[ROWS][VECTORS]) {
+    for (int r = 0; r < ROWS; ++r) {
+      const auto pair = __builtin_bit_cast(__m512bh, broadcast(a[r * a_stride + k]));
+      for (int v = 0; v < VECTORS; ++v) {
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], pair, __builtin_bit_cast(__m512bh, words[v]));
+      }
+    }
+  }
+  static float product(const float* a, int64_t k, float word) {
+    return low(a[k]) * low(word) + high(a[k]) * high(word);
+  }
+  // Rounds them to pairs of bfloat16, in the first half of their memory.
+  static void prepare(float* a, int64_t size) {
+    for (int64_t i = 0; i < size; i += 2 * kLanes) {
+      const int64_t left = size - i;
+      const auto mask = [](int64_t count) { return static_cast<__mmask16>(count >= 16 ? 0xffff : (1u << count) - 1); };
+      const __m512 first = _mm512_maskz_loadu_ps(mask(left), a + i);
+      const __m512 second = _mm512_maskz_loadu_ps(left > kLanes ? mask(left - kLanes) : __mmask16{0}, a + i + kLanes);
+      const auto pairs = __builtin_bit_cast(__m512, _mm512_cvtne2ps_pbh(second, first));
+      _mm512_mask_storeu_ps(a + i / 2, mask((left + 1) / 2), pairs);
+    }
+  }
+#else
+  static const float* weights(const float* row, int32_t word) { return row + 2 * word; }
+
+  template <int ROWS, int VECTORS>
+  [[gnu::always_inline]] static void add_products(const float* a, int64_t a_stride, int64_t k,
+                                                  const Vector (&words)[VECTORS], Vector (&sums)[ROWS][VECTORS]) {
+    Vector first[VECTORS], second[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) first[v] = low(words[v]), second[v] = high(words[v]);
+    for (int r = 0; r < ROWS; ++r) {
+      for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + 2 * k] * first[v];
+      for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + 2 * k + 1] * second[v];
+    }
+  }
+  static float product(const float* a, int64_t k, float word) {
+    return a[2 * k] * low(word) + a[2 * k + 1] * high(word);
+  }
+  static void prepare(float*, int64_t) {}
+#endif
+};
+
+// c += a · b for a [ROWS, depth] in the Cache's words, b [depth, VECTORS * kLanes] words, each with its rows' stride.
+// Every vector of b's columns has a pointer of its own, so that one tile may span several blocks of the cache. With
+// PREFETCHES, the depth * kLanes words at each pointer of `ahead` are prefetched meanwhile.
+template <class Cache, int ROWS, int VECTORS, bool PREFETCHES>
 void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, int64_t b_stride,
                        const float* const* ahead, float* c, int64_t c_stride, int64_t depth) {
   const float* columns[VECTORS];
@@ -24,14 +106,12 @@ void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, 
     for (int v = 0; v < VECTORS; ++v) sums[r][v] = load(c + r * c_stride + v * kLanes);
   }
   for (int64_t k = 0; k < depth; ++k) {
-    Vector row[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) row[v] = load(columns[v] + k * b_stride);
+    Vector words[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) words[v] = load(columns[v] + k * b_stride);
     if constexpr (PREFETCHES) {
       for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(ahead[v] + k * kLanes);
     }
-    for (int r = 0; r < ROWS; ++r) {
-      for (int v = 0; v < VECTORS; ++v) sums[r][v] += a[r * a_stride + k] * row[v];
-    }
+    Cache::template add_products<ROWS, VECTORS>(a, a_stride, k, words, sums);
   }
   for (int r = 0; r < ROWS; ++r) {
     for (int v = 0; v < VECTORS; ++v) store(c + r * c_stride + v * kLanes, sums[r][v]);
@@ -42,23 +122,25 @@ using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const
                       int64_t);
 
 #if defined(__AVX512F__)
-#define INFLIGHT_TILES(ROWS)                                                       \
-  {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>, \
-   multiply_add_tile<ROWS, 3, PREFETCHES>, multiply_add_tile<ROWS, 4, PREFETCHES>}
+#define INFLIGHT_TILES(ROWS)                                                                     \
+  {multiply_add_tile<Cache, ROWS, 1, PREFETCHES>, multiply_add_tile<Cache, ROWS, 2, PREFETCHES>, \
+   multiply_add_tile<Cache, ROWS, 3, PREFETCHES>, multiply_add_tile<Cache, ROWS, 4, PREFETCHES>}
 #else
-#define INFLIGHT_TILES(ROWS) {multiply_add_tile<ROWS, 1, PREFETCHES>, multiply_add_tile<ROWS, 2, PREFETCHES>}
+#define INFLIGHT_TILES(ROWS) \
+  {multiply_add_tile<Cache, ROWS, 1, PREFETCHES>, multiply_add_tile<Cache, ROWS, 2, PREFETCHES>}
 #endif
 
 // By rows - 1 and vectors - 1.
-template <bool PREFETCHES>
+template <class Cache, bool PREFETCHES>
 constexpr Tile kTiles[kMaxRows][kMaxVectors] = {INFLIGHT_TILES(1), INFLIGHT_TILES(2), INFLIGHT_TILES(3),
                                                 INFLIGHT_TILES(4), INFLIGHT_TILES(5), INFLIGHT_TILES(6)};
 
 // c += a · b for a [rows, depth], b [depth, vectors * kLanes]. `ahead` as above; null prefetches nothing.
+template <class Cache>
 void multiply_add_vectors(const float* a, int64_t a_stride, const float* const* b, int64_t b_stride,
                           const float* const* ahead, float* c, int64_t c_stride, int64_t rows, int64_t vectors,
                           int64_t depth) {
-  const auto& tiles = ahead == nullptr ? kTiles<false> : kTiles<true>;
+  const auto& tiles = ahead == nullptr ? kTiles<Cache, false> : kTiles<Cache, true>;
   for (int64_t v = 0; v < vectors; v += kMaxVectors) {
     const int64_t num_vectors = vectors - v < kMaxVectors ? vectors - v : kMaxVectors;
     for (int64_t r = 0; r < rows; r += kMaxRows) {
@@ -71,6 +153,7 @@ void multiply_add_vectors(const float* a, int64_t a_stride, const float* const* 
 }
 
 // c += a · b for a [rows, depth], b [depth, columns].
+template <class Cache>
 void multiply_add(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
                   int64_t rows, int64_t columns, int64_t depth) {
   int64_t n = 0;
@@ -80,11 +163,13 @@ void multiply_add(const float* a, int64_t a_stride, const float* b, int64_t b_st
     for (; vectors < kMaxVectors && n + (vectors + 1) * kLanes <= columns; ++vectors) {
       pointers[vectors] = b + n + vectors * kLanes;
     }
-    multiply_add_vectors(a, a_stride, pointers, b_stride, nullptr, c + n, c_stride, rows, vectors, depth);
+    multiply_add_vectors<Cache>(a, a_stride, pointers, b_stride, nullptr, c + n, c_stride, rows, vectors, depth);
   }
   for (n = columns / kLanes * kLanes; n < columns; ++n) {
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t k = 0; k < depth; ++k) c[r * c_stride + n] += a[r * a_stride + k] * b[k * b_stride + n];
+      for (int64_t k = 0; k < depth; ++k) {
+        c[r * c_stride + n] += Cache::product(a + r * a_stride, k, b[k * b_stride + n]);
+      }
     }
   }
 }
@@ -149,20 +234,21 @@ struct Chunk {
 
 // Those of them that lie in one block of the cache.
 struct BlockPart {
-  const float* keys;    // [head_size, ...] at the first of its keys
-  const float* values;  // [..., head_size]
+  const float* keys;    // words, [head_size / kDepth, ...] at the first of its keys
+  const float* values;  // words, [..., head_size] at the one with the first of its values
   int32_t begin;        // in the chunk
   int32_t end;
 };
 
+template <class Cache>
 BlockPart block_part(const AttentionTile& tile, const Chunk& chunk, int32_t begin) {
   const int32_t position = chunk.position + begin;
   const int32_t offset = position & (tile.tokens_per_block - 1);
   const float* keys = tile.cache + tile.block_ids[position / tile.tokens_per_block] * tile.block_stride;
-  const float* values = keys + int64_t(tile.head_size) * tile.tokens_per_block;
+  const float* values = keys + int64_t(tile.head_size / Cache::kDepth) * tile.tokens_per_block;
   const int32_t left = tile.tokens_per_block - offset;
   const int32_t end = chunk.end - begin < left ? chunk.end : begin + left;
-  return {keys + offset, values + int64_t(offset) * tile.head_size, begin, end};
+  return {keys + offset, values + int64_t(offset / Cache::kDepth) * tile.head_size, begin, end};
 }
 
 // The first position in a token's window.
@@ -177,18 +263,22 @@ struct Rows {
   float* sums;       // [count, head_size]: values, weighted by e^(score - maximum)
   float* scores;     // [count, kAttentionChunk], and then weights
   RowState* states;  // [count]
+  float* edge;       // [head_size] words
 };
 
+template <class Cache>
 Rows begin_rows(const AttentionTile& tile) {
   const int32_t count = tile.num_tokens * tile.group_size;
   const int64_t size = int64_t(count) * tile.head_size;
   float* scores = tile.scratch + 2 * size;
-  const Rows rows = {count, tile.scratch, tile.scratch + size, scores,
-                     reinterpret_cast<RowState*>(scores + int64_t(count) * kAttentionChunk)};
+  float* states = scores + int64_t(count) * kAttentionChunk;
+  const Rows rows = {count,  tile.scratch, tile.scratch + size, scores, reinterpret_cast<RowState*>(states),
+                     states + 2 * int64_t(count)};
   for (int32_t row = 0; row < count; ++row) {
     const int32_t token = row / tile.group_size, head = row % tile.group_size;
     scale_row(tile.queries + token * tile.query_stride + int64_t(head) * tile.head_size, tile.scale, tile.head_size,
               rows.queries + int64_t(row) * tile.head_size);
+    Cache::prepare(rows.queries + int64_t(row) * tile.head_size, tile.head_size);
     rows.states[row] = {-__builtin_inff(), 0};
   }
   fill_zero(rows.sums, size);
@@ -197,31 +287,34 @@ Rows begin_rows(const AttentionTile& tile) {
 
 // Scores of all rows with the chunk's keys; whole vectors of them where blocks hold such, so that scores
 // outside [begin, end) are anything.
+template <class Cache>
 void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
   fill_zero(rows.scores, int64_t(rows.count) * kAttentionChunk);
   if (tile.tokens_per_block >= kLanes) {
     const int32_t first = chunk.begin / kLanes, last = (chunk.end + kLanes - 1) / kLanes;
     const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
     for (int32_t v = first; v < last; ++v) {
-      const BlockPart part = block_part(tile, chunk, v * kLanes);
+      const BlockPart part = block_part<Cache>(tile, chunk, v * kLanes);
       keys[v - first] = part.keys;
       values[v - first] = part.values;
     }
     // One pass over the keys is bound by memory: fetch their values meanwhile.
     const float* const* ahead = rows.count <= kMaxRows ? values : nullptr;
-    multiply_add_vectors(rows.queries, tile.head_size, keys, tile.tokens_per_block, ahead, rows.scores + first * kLanes,
-                         kAttentionChunk, rows.count, last - first, tile.head_size);
+    multiply_add_vectors<Cache>(rows.queries, tile.head_size, keys, tile.tokens_per_block, ahead,
+                                rows.scores + first * kLanes, kAttentionChunk, rows.count, last - first,
+                                tile.head_size / Cache::kDepth);
     return;
   }
   for (int32_t begin = chunk.begin; begin < chunk.end;) {
-    const BlockPart part = block_part(tile, chunk, begin);
-    multiply_add(rows.queries, tile.head_size, part.keys, tile.tokens_per_block, rows.scores + part.begin,
-                 kAttentionChunk, rows.count, part.end - part.begin, tile.head_size);
+    const BlockPart part = block_part<Cache>(tile, chunk, begin);
+    multiply_add<Cache>(rows.queries, tile.head_size, part.keys, tile.tokens_per_block, rows.scores + part.begin,
+                        kAttentionChunk, rows.count, part.end - part.begin, tile.head_size / Cache::kDepth);
     begin = part.end;
   }
 }
 
 // Turns scores into weights, 0 for what a row does not see, and shrinks the sums to match.
+template <class Cache>
 void weigh(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
   for (int32_t row = 0; row < rows.count; ++row) {
     float* scores = rows.scores + int64_t(row) * kAttentionChunk;
@@ -236,14 +329,26 @@ void weigh(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
     const float shrink = online_softmax(scores, begin, end, rows.states[row]);
     float* sums = rows.sums + int64_t(row) * tile.head_size;
     if (shrink != 1) scale_row(sums, shrink, tile.head_size, sums);
+    Cache::prepare(scores, kAttentionChunk);
   }
 }
 
+template <class Cache>
 void add_values(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
   for (int32_t begin = chunk.begin; begin < chunk.end;) {
-    const BlockPart part = block_part(tile, chunk, begin);
-    multiply_add(rows.scores + part.begin, kAttentionChunk, part.values, tile.head_size, rows.sums, tile.head_size,
-                 rows.count, tile.head_size, part.end - part.begin);
+    const BlockPart part = block_part<Cache>(tile, chunk, begin);
+    const int32_t first = part.begin / Cache::kDepth, last = part.end / Cache::kDepth;
+    // Weights in front of `begin` are 0, and those values are a token's; behind `end` they may be anything.
+    multiply_add<Cache>(Cache::weights(rows.scores, first), kAttentionChunk, part.values, tile.head_size, rows.sums,
+                        tile.head_size, rows.count, tile.head_size, last - first);
+    if constexpr (Cache::kDepth > 1) {
+      if (part.end % Cache::kDepth != 0) {
+        const float* words = part.values + int64_t(last - first) * tile.head_size;
+        for (int32_t i = 0; i < tile.head_size; ++i) rows.edge[i] = Cache::without_high(words[i]);
+        multiply_add<Cache>(Cache::weights(rows.scores, last), kAttentionChunk, rows.edge, tile.head_size, rows.sums,
+                            tile.head_size, rows.count, tile.head_size, 1);
+      }
+    }
     begin = part.end;
   }
 }
@@ -257,28 +362,38 @@ void end_rows(const AttentionTile& tile, const Rows& rows) {
 }
 
 // All rows over the keys at positions [first_key, keys_end).
+template <class Cache>
 void attend(const AttentionTile& tile, const Rows& rows, int32_t first_key, int32_t keys_end, bool is_sink) {
   for (int32_t position = first_key / kAttentionChunk * kAttentionChunk; position < keys_end;
        position += kAttentionChunk) {
     const int32_t left = keys_end - position;
     const Chunk chunk = {position, first_key > position ? first_key - position : 0,
                          left < kAttentionChunk ? left : kAttentionChunk, is_sink};
-    score(tile, chunk, rows);
-    weigh(tile, chunk, rows);
-    add_values(tile, chunk, rows);
+    score<Cache>(tile, chunk, rows);
+    weigh<Cache>(tile, chunk, rows);
+    add_values<Cache>(tile, chunk, rows);
   }
+}
+
+template <class Cache>
+void attend_to_cache(const AttentionTile& tile) {
+  const Rows rows = begin_rows<Cache>(tile);
+  const int32_t keys_end = tile.first_position + tile.num_tokens;
+  const int32_t sinks = tile.window == 0 ? 0 : tile.sink_tokens < keys_end ? tile.sink_tokens : keys_end;
+  const int32_t first_key = first_visible(tile, tile.first_position);
+  attend<Cache>(tile, rows, 0, sinks, /*is_sink=*/true);
+  attend<Cache>(tile, rows, first_key > sinks ? first_key : sinks, keys_end, /*is_sink=*/false);
+  end_rows(tile, rows);
 }
 
 }  // namespace
 
 void attention(const AttentionTile& tile) {
-  const Rows rows = begin_rows(tile);
-  const int32_t keys_end = tile.first_position + tile.num_tokens;
-  const int32_t sinks = tile.window == 0 ? 0 : tile.sink_tokens < keys_end ? tile.sink_tokens : keys_end;
-  const int32_t first_key = first_visible(tile, tile.first_position);
-  attend(tile, rows, 0, sinks, /*is_sink=*/true);
-  attend(tile, rows, first_key > sinks ? first_key : sinks, keys_end, /*is_sink=*/false);
-  end_rows(tile, rows);
+  if (tile.is_bfloat16) {
+    attend_to_cache<BFloat16Cache>(tile);
+  } else {
+    attend_to_cache<Float32Cache>(tile);
+  }
 }
 
 }  // namespace inflight::cpu::INFLIGHT_ISA

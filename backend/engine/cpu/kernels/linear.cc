@@ -15,7 +15,7 @@ constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes 
 
 void (*linear_kernel(Isa isa))(const LinearTask&) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return linear_avx512;
+  if (isa >= Isa::kAvx512) return linear_avx512;
   if (isa == Isa::kAvx2) return linear_avx2;
 #endif
   (void)isa;

@@ -10,7 +10,7 @@ namespace {
 
 void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return quantize_row_avx512;
+  if (isa >= Isa::kAvx512) return quantize_row_avx512;
   if (isa == Isa::kAvx2) return quantize_row_avx2;
 #endif
   (void)isa;

@@ -22,8 +22,9 @@ struct AttentionTile {
   int32_t sink_tokens;      // besides, with a window, the first positions
   float scale;              // on the dot products
 
-  const float* cache;       // keys of block 0; its values lie head_size * tokens_per_block further
-  int64_t block_stride;     // floats from a block to the next
+  const float* cache;       // 32-bit words of keys of block 0; its values lie half a tile's words further
+  bool is_bfloat16;         // two to a word
+  int64_t block_stride;     // words from a block to the next
   const int32_t* block_ids;  // of blocks that no token sees, any number
   int32_t tokens_per_block;  // a power of two
 
@@ -34,7 +35,7 @@ inline constexpr int32_t kMaxAttentionRows = 60;
 inline constexpr int32_t kAttentionChunk = 64;  // keys at a time
 
 constexpr size_t attention_scratch_size(int32_t rows, int32_t head_size) {
-  return size_t(rows) * (kAttentionChunk + 2 * size_t(head_size) + 2);
+  return size_t(rows) * (kAttentionChunk + 2 * size_t(head_size) + 2) + head_size;
 }
 
 // The operations between the linear layers, for one instruction set. Sizes are any number >= 0,
