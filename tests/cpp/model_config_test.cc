@@ -96,6 +96,7 @@ TEST(every_wrong_field_is_named_with_its_file) {
   rejects("/pretrained_config/mapping/world_size", 2, kUnsupported, "pretrained_config.mapping.world_size is 2");
   rejects("/build_config/max_num_tokens", 4, kInvalid, "build_config.max_num_tokens is 4");
   rejects("/build_config/tokens_per_block", 24, kInvalid, "build_config.tokens_per_block is 24");
+  rejects("/build_config/kv_cache_dtype", 16, kInvalid, "build_config.kv_cache_dtype is 16");
   rejects("/build_config/max_beam_width", 0, kInvalid, "build_config.max_beam_width is 0");
   rejects("/build_config/max_beam_width", 6, kInvalid, "at most max_batch_size, 5");
   rejects("/build_config/kv_cache_dtype", "int8", kUnsupported, "build_config.kv_cache_dtype is \"int8\"");

@@ -49,7 +49,7 @@ def test_saved_configurations_load_again(config, tmp_path):
         ),
         ("build_config", "max_beam_width", 0, "build_config: max_beam_width is 0; expected an integer of at least 1"),
         ("build_config", "max_beam_width", 5, "max_beam_width is 5; expected at most max_batch_size (4)"),
-        ("build_config", "kv_cache_dtype", "fp8", "kv_cache_dtype is 'fp8'; expected one of float32"),
+        ("build_config", "kv_cache_dtype", "fp8", "kv_cache_dtype is 'fp8'; expected one of float32, bfloat16"),
         ("pretrained_config", "hidden_size", None, "pretrained_config: hidden_size is None; expected an integer"),
     ],
 )

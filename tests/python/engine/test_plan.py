@@ -40,12 +40,29 @@ def plan(available=32 * GIB, model=MODEL, **options):
 
 def test_kv_cache_arithmetic():
     made = plan(kv_cache_memory=100 * MIB, tokens_per_block=32)
-    assert made.kv_bytes_per_token == 2 * 4 * 30 * 3 * 64 == kv_bytes_per_token(MODEL)
+    assert made.kv_bytes_per_token == 2 * 4 * 30 * 3 * 64 == kv_bytes_per_token(MODEL, "float32")
     assert made.num_blocks == 100 * MIB // (46080 * 32) == 71
     assert made.config.max_seq_len == 71 * 32
     assert made.num_full_sequences == 1
     assert made.config.kv_cache_bytes == 71 * 32 * 46080
     assert made.total == WEIGHTS + made.activations + made.config.kv_cache_bytes
+
+
+@pytest.mark.parametrize(
+    "is_quantized, options, dtype",
+    [
+        (True, {}, "bfloat16"),
+        (True, {"tokens_per_block": 1}, "float32"),
+        (True, {"kv_cache_dtype": "float32"}, "float32"),
+        (False, {}, "float32"),
+        (False, {"kv_cache_dtype": "bfloat16"}, "bfloat16"),
+    ],
+)
+def test_kv_cache_dtype_follows_the_weights(is_quantized, options, dtype):
+    options = BuildOptions(kv_cache_memory=100 * MIB, **options)
+    made = make_plan(MODEL, options, WEIGHTS, Machine(32 * GIB, num_threads=4), is_quantized)
+    assert made.config.kv_cache_dtype == dtype
+    assert made.kv_bytes_per_token == {"float32": 46080, "bfloat16": 23040}[dtype]
 
 
 def test_a_sequence_takes_whole_blocks():
@@ -54,13 +71,16 @@ def test_a_sequence_takes_whole_blocks():
 
 
 def test_activation_arithmetic():
-    per_token = 4 * (576 + 576 + 960 + 576 + 3 * 1536 + 64) + (1536 + 31) + 12 * (1536 // 16 + 1) + 28
+    per_token = 4 * (576 + 64) + 28
+    per_slice_row = 4 * (576 + 960 + 576 + 3 * 1536) + (1536 + 31) + 12 * (1536 // 16 + 1)
     per_output_row = 4 * (576 + 49152) + (576 + 31) + 12 * (576 // 16 + 1)
-    scratch = 4 * 60 * (64 + 128 + 2)
+    scratch = 4 * (60 * (64 + 128 + 2) + 64)
     for max_batch_size, output_rows in (8, 16), (20, 20):
-        expected = 100 * per_token + output_rows * per_output_row + 3 * scratch
+        expected = 100 * (per_token + per_slice_row) + output_rows * per_output_row + 3 * scratch
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
-    assert activation_bytes(MODEL, 2, 8, 3) == 8 * per_token + 8 * per_output_row + 3 * scratch
+    assert activation_bytes(MODEL, 2, 8, 3) == 8 * (per_token + per_slice_row) + 8 * per_output_row + 3 * scratch
+    many = activation_bytes(MODEL, 20, 1000, 3)
+    assert many == 1000 * per_token + 192 * per_slice_row + 20 * per_output_row + 3 * scratch
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,20 @@ def test_logits_equal_those_of_transformers(name, chunk_size, tiny_engine, tiny_
         np.testing.assert_allclose(rows, hf_reference.logits(tiny_reference(name), prompt), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 1, 13])
+@pytest.mark.parametrize("name", ["llama", "llama-multi-query", "mistral-sliding-window", "qwen2-sliding-layers"])
+def test_logits_with_a_bfloat16_cache_are_near(name, chunk_size, tiny_engine, tiny_reference):
+    from inflight._native import Engine
+
+    prompts = prompts_of(LENGTHS)
+    options = dict(max_batch_size=4, max_num_tokens=128, max_seq_len=160, kv_cache_dtype="bfloat16")
+    for tokens_per_block in (2, 32):
+        engine = Engine(tiny_engine(name, tokens_per_block=tokens_per_block, **options))
+        for prompt, rows in zip(prompts, engine.logits(prompts, chunk_size=chunk_size), strict=True):
+            expected = hf_reference.logits(tiny_reference(name), prompt)
+            assert np.abs(rows - expected).max() < 0.02 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "mixed batch"])
 @pytest.mark.parametrize("name", tiny_models.CONFIGS)
 def test_greedy_tokens_equal_those_of_transformers(name, together, tiny_engine, tiny_reference):
