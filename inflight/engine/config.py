@@ -24,8 +24,8 @@ class BuildOptions:
 
     max_batch_size: sequences in one step. max_num_tokens: tokens in one step. max_seq_len: prompt and
     generated tokens of one sequence. max_beam_width: beams of one sequence; each takes the place of a sequence in
-    the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. kv_cache_dtype: of keys and
-    values, "auto" is bfloat16 for int8 and int4 weights. dtype: of the weights, "auto" keeps the checkpoint's.
+    the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. kv_cache_dtype: of
+    keys and values, "auto" is bfloat16 for int8 and int4 weights. dtype: of the weights, "auto" keeps the checkpoint's.
     """
 
     max_batch_size: int | None = None
@@ -71,8 +71,8 @@ class BuildOptions:
             raise InflightError(f"{option('kv_cache_dtype')} is {self.kv_cache_dtype!r}; expected one of {choices}")
         if self.kv_cache_dtype == "bfloat16" and self.tokens_per_block == 1:
             raise InflightError(
-                f"{option('tokens_per_block')} is 1; {option('kv_cache_dtype')} bfloat16 stores tokens in pairs: pass 2 or "
-                "more, or float32"
+                f"{option('tokens_per_block')} is 1; {option('kv_cache_dtype')} bfloat16 stores tokens in pairs: pass 2 "
+                "or more, or float32"
             )
         if self.device not in DEVICES:
             raise InflightError(f"{option('device')} is {self.device!r}; expected one of {', '.join(DEVICES)}")

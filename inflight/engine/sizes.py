@@ -32,12 +32,14 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
     )
     slice_rows = min(max_num_tokens, 64 * num_threads)
     columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
-    batch_row, attention_task = 12, 16
+    batch_row, attention_task, layer_slice = 12, 16, 40
+    slices = -(-max_num_tokens // slice_rows) + 2 * max_batch_size
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
     attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
     scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + model.head_size)
     return (
         max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
+        + slices * layer_slice
         + slice_rows * (_FLOAT_BYTES * floats_per_slice_row + _quantized_bytes(columns))
         + output_rows * (_FLOAT_BYTES * (model.hidden_size + model.vocab_size) + _quantized_bytes(model.hidden_size))
         + num_threads * scratch_per_thread

@@ -78,7 +78,7 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
   attention_output_ = Buffer<float>(max_slice_rows_ * config_.attention_size());
   gate_up_ = Buffer<float>(max_slice_rows_ * 2 * config_.intermediate_size);
   activated_ = Buffer<float>(max_slice_rows_ * config_.intermediate_size);
-  slices_.reserve(rows);
+  slices_.reserve(divide_up(config.build.max_num_tokens, max_slice_rows_) + 2 * config.build.max_batch_size);
   attention_tasks_.reserve(rows);
   constexpr int64_t kCacheLine = 64 / sizeof(float);
   const int64_t scratch = attention_scratch_size(std::max(kMaxAttentionRows, group_size_), config_.head_size);

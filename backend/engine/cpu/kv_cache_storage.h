@@ -25,9 +25,9 @@ struct KvCacheShape {
 // The paged KV cache's memory: keys and values of `num_blocks` blocks in every layer.
 //
 // Keys lie transposed, [head_size, tokens_per_block], so that the dot products of one query with
-// neighboring tokens fill a vector; values lie [tokens_per_block, head_size]. In bfloat16, pairs along the first of these
-// dimensions lie together, as dot-product instructions want them: [head_size / 2, tokens_per_block, 2] and
-// [tokens_per_block / 2, head_size, 2].
+// neighboring tokens fill a vector; values lie [tokens_per_block, head_size]. In bfloat16, pairs along the
+// first of these dimensions lie together, as dot-product instructions want them:
+// [head_size / 2, tokens_per_block, 2] and [tokens_per_block / 2, head_size, 2].
 class KvCacheStorage {
  public:
   KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks);

@@ -77,10 +77,12 @@ def test_activation_arithmetic():
     scratch = 4 * (60 * (64 + 128 + 2) + 64)
     for max_batch_size, output_rows in (8, 16), (20, 20):
         expected = 100 * (per_token + per_slice_row) + output_rows * per_output_row + 3 * scratch
+        expected += 40 * (1 + 2 * max_batch_size)
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
-    assert activation_bytes(MODEL, 2, 8, 3) == 8 * (per_token + per_slice_row) + 8 * per_output_row + 3 * scratch
+    few = activation_bytes(MODEL, 2, 8, 3)
+    assert few == 8 * (per_token + per_slice_row + per_output_row) + 3 * scratch + 40 * 5
     many = activation_bytes(MODEL, 20, 1000, 3)
-    assert many == 1000 * per_token + 192 * per_slice_row + 20 * per_output_row + 3 * scratch
+    assert many == 1000 * per_token + 192 * per_slice_row + 20 * per_output_row + 3 * scratch + 40 * (6 + 40)
 
 
 @pytest.mark.parametrize(
