@@ -186,9 +186,33 @@ struct RowState {
   float sum;
 };
 
+// The same as online_softmax() for a chunk that is seen whole, as most are.
+float online_softmax_of_all(float* scores, RowState& state) {
+  constexpr int kVectors = kAttentionChunk / kLanes;
+  Vector chunk[kVectors];
+  for (int v = 0; v < kVectors; ++v) chunk[v] = load(scores + v * kLanes);
+  Vector largest = chunk[0];
+  for (int v = 1; v < kVectors; ++v) largest = maximum(largest, chunk[v]);
+  const float chunk_maximum = maximum(largest);
+  const bool grows = chunk_maximum > state.maximum;
+  const float new_maximum = grows ? chunk_maximum : state.maximum;
+
+  Vector total = {};
+  for (int v = 0; v < kVectors; ++v) {
+    const Vector weights = exp(chunk[v] - new_maximum);
+    total += weights;
+    store(scores + v * kLanes, weights);
+  }
+  const float shrink = state.sum == 0 ? 0 : grows ? exp(broadcast(state.maximum - new_maximum))[0] : 1;
+  state.sum = state.sum * shrink + sum(total);
+  state.maximum = new_maximum;
+  return shrink;
+}
+
 // Replaces the scores in [begin, end) by e^(score - maximum) and the others of the chunk by 0, and
 // returns the factor by which what was summed up before shrinks.
 float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state) {
+  if (begin == 0 && end == kAttentionChunk) return online_softmax_of_all(scores, state);
   const Vector minus_infinity = broadcast(-__builtin_inff());
   const int32_t first = begin / kLanes * kLanes;
   const auto inside = [&](int32_t i) {
