@@ -131,6 +131,7 @@ void multiply_floats(const LinearTask& task) {
 constexpr int kIntegerTokens = 6;
 constexpr int kIntegerBlocks = 2;           // also how far ahead weights are fetched from memory
 constexpr int64_t kMaxSegmentsPerPass = 24;  // so that the tile's weights stay in the first-level cache
+constexpr int kSumShift = 7;                // this file's segment_sums are times -2^7, int8's offset
 constexpr int64_t kMaxPassTokens = 128;
 constexpr int64_t kMinUnpackedTokens = 13;  // from here on int4 weights are unpacked once for all tiles
 
@@ -206,7 +207,8 @@ template <class Weight, int kTokens, int kBlocks>
   for (int t = 0; t < kTokens; ++t) {
     __m512i start = _mm512_setzero_si512();
     if constexpr (Weight::kOffsetShift != 0) {
-      start = _mm512_sub_epi32(start, _mm512_slli_epi32(_mm512_set1_epi32(x_sums[t * segments]), Weight::kOffsetShift));
+      start = _mm512_set1_epi32(x_sums[t * segments]);
+      if constexpr (Weight::kOffsetShift != kSumShift) start = _mm512_srai_epi32(start, kSumShift - Weight::kOffsetShift);
     }
     for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
   }
@@ -326,6 +328,7 @@ void multiply_pass(const LinearTask& task, const IntegerBlocks<kBlocks>& source,
   }
 }
 
+// As integers NaN > infinity > everything else.
 __m512 max_magnitude(__m512 a, __m512 b) {
   return _mm512_castsi512_ps(
       _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b))));
@@ -350,7 +353,6 @@ __m512 scales_of_rows(const PackedLayout& layout, const std::byte* block) {
     __m512 scale, minimum;
     load_group<Weight>(layout, block, group, scale, minimum);
     const __m512 maximum = _mm512_fmadd_ps(scale, _mm512_set1_ps(15.0f), minimum);
-    // As integers NaN > infinity > everything else.
     largest = max_magnitude(largest, max_magnitude(minimum, maximum));
   }
   const __mmask16 is_zero = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kSmallestAbsmax), _CMP_LT_OQ);
@@ -493,22 +495,76 @@ void linear_avx512(const LinearTask& task) {
   }
 }
 
+namespace {
+
+// The lanes of four vectors, combined by `combine`: one result a vector, in the low 128 bits and in all others.
+template <class Combine>
+__m512i reduce_each(__m512i a, __m512i b, __m512i c, __m512i d, const Combine& combine) {
+  const __m512i ab = combine(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = combine(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  __m512i all = combine(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  all = combine(all, _mm512_shuffle_i32x4(all, all, 0x4e));
+  return combine(all, _mm512_shuffle_i32x4(all, all, 0xb1));
+}
+
+// Four neighboring segments of 32 columns.
+void quantize_four_segments(const QuantizeTask& task, const float* x, int64_t segment, int8_t* values) {
+  __m512 halves[4][2];
+  __m512i largest[4];
+  for (int i = 0; i < 4; ++i) {
+    for (int half = 0; half < 2; ++half) halves[i][half] = _mm512_loadu_ps(x + i * 32 + half * 16);
+    largest[i] = _mm512_castps_si512(max_magnitude(halves[i][0], halves[i][1]));
+  }
+  const auto max = [](__m512i a, __m512i b) { return _mm512_max_epu32(a, b); };
+  const __m512i maxima = reduce_each(largest[0], largest[1], largest[2], largest[3], max);
+  const __m128 absmax = _mm_castsi128_ps(_mm512_castsi512_si128(maxima));
+  const __mmask8 is_zero = _mm_cmp_ps_mask(absmax, _mm_set1_ps(kSmallestAbsmax), _CMP_LT_OQ);
+  const __m128 steps = _mm_set1_ps(127.0f);
+  const __m128 scales = _mm_mask_mov_ps(_mm_div_ps(absmax, steps), is_zero, _mm_setzero_ps());
+  const __m512 inverses = _mm512_broadcast_f32x4(_mm_mask_mov_ps(_mm_div_ps(steps, absmax), is_zero, _mm_setzero_ps()));
+
+  const __m512 inverse[4] = {_mm512_permute_ps(inverses, 0x00), _mm512_permute_ps(inverses, 0x55),
+                             _mm512_permute_ps(inverses, 0xaa), _mm512_permute_ps(inverses, 0xff)};
+  __m512i sums[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(halves[i][0], inverse[i]));
+    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(halves[i][1], inverse[i]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + i * 32), _mm512_cvtepi32_epi8(low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + i * 32 + 16), _mm512_cvtepi32_epi8(high));
+    sums[i] = _mm512_add_epi32(low, high);
+  }
+  const auto add = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+  const __m128i sum = _mm512_castsi512_si128(reduce_each(sums[0], sums[1], sums[2], sums[3], add));
+  _mm_storeu_ps(task.scales + segment, scales);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(task.sums + segment),
+                   _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sum, kSumShift)));
+  _mm_storeu_ps(task.scaled_sums + segment, _mm_mul_ps(scales, _mm_cvtepi32_ps(sum)));
+}
+
+}  // namespace
+
 void quantize_row_avx512(const QuantizeTask& task) {
   const PackedLayout& layout = *task.layout;
   const int64_t group_columns = layout.columns / layout.groups;
-  const __m512i magnitude_bits = _mm512_set1_epi32(0x7fffffff);
   int8_t* values = task.values;
   int64_t segment = 0;
-  for (int64_t group = 0; group < layout.groups; ++group) {
-    const float* x = task.x + group * group_columns;
-    int64_t left = group_columns;
-    for (int64_t s = 0; s < layout.segments_per_group; ++s, ++segment) {
+  if (layout.segment_columns == 32 && layout.packed_columns == layout.columns) {
+    const int64_t segments = layout.columns / 32;
+    for (; segment + 4 <= segments; segment += 4) {
+      quantize_four_segments(task, task.x + segment * 32, segment, values + segment * 32);
+    }
+    if (segment == segments) return;
+    values += segment * 32;
+  }
+  for (int64_t group = segment / layout.segments_per_group; group < layout.groups; ++group) {
+    int64_t s = segment % layout.segments_per_group;
+    const float* x = task.x + group * group_columns + s * layout.segment_columns;
+    int64_t left = group_columns - s * layout.segment_columns;
+    for (; s < layout.segments_per_group; ++s, ++segment) {
       const int64_t columns = left < layout.segment_columns ? left : layout.segment_columns;
       const __m512 low = _mm512_maskz_loadu_ps(lanes_below(columns), x);
       const __m512 high = _mm512_maskz_loadu_ps(columns > 16 ? lanes_below(columns - 16) : 0, x + 16);
-      // As integers NaN > infinity > everything else.
-      const __m512i magnitude = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), magnitude_bits),
-                                                 _mm512_and_si512(_mm512_castps_si512(high), magnitude_bits));
+      const __m512i magnitude = _mm512_castps_si512(max_magnitude(low, high));
       const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epu32(magnitude))));
       const bool is_zero = absmax < kSmallestAbsmax;
       const float scale = is_zero ? 0.0f : absmax / 127.0f;
@@ -521,7 +577,7 @@ void quantize_row_avx512(const QuantizeTask& task) {
         _mm512_mask_cvtepi32_storeu_epi8(values + 16, lanes_below(layout.segment_columns - 16), high_values);
       }
       task.scales[segment] = scale;
-      task.sums[segment] = sum;
+      task.sums[segment] = static_cast<int32_t>(0u - (static_cast<uint32_t>(sum) << kSumShift));
       task.scaled_sums[segment] = scale * static_cast<float>(sum);
       x += columns;
       left -= columns;

@@ -21,7 +21,7 @@ struct LinearTask {
   int64_t x_stride;
   const int8_t* quantized_x;     // integer types: [tokens, packed_columns], in [-127, 127]
   const float* segment_scales;   // [tokens, segments]: x is about scale * quantized_x
-  const int32_t* segment_sums;   // [tokens, segments] of quantized_x
+  const int32_t* segment_sums;   // [tokens, segments] of quantized_x; what quantize_row of the same ISA made of them
   const float* scaled_sums;      // [tokens, segments]: scale * sum
 
   float* y;  // [tokens, rows], rows y_stride apart
