@@ -1,9 +1,9 @@
 // Speed of linear layers of given shapes, each over enough copies of the matrix that caches do not hold it.
 //
-//   linear_benchmark TYPE TOKENS[,TOKENS…] [ROWSxCOLUMNS[xCOUNT] …] [--threads N]
+//   linear_benchmark TYPE TOKENS[,TOKENS…] [ROWSxCOLUMNS[xCOUNT] …] [--rounded] [--threads N]
 //
 // TYPE: float32, bfloat16, float16, int8 or int4 (both in groups of 32, int4 with minimums as in Q4_1).
-// COUNT layers of a shape make one pass. Without shapes: the layers of SmolLM2-135M, with the last,
+// --rounded multiplies as the engine does for prompts. COUNT layers of a shape make one pass. Without shapes: the layers of SmolLM2-135M, with the last,
 // int8, as its lm_head. Prints time and rates of each shape and of one pass over all.
 
 #include <chrono>
@@ -48,13 +48,14 @@ struct Options {
   std::vector<int64_t> tokens;
   std::vector<Shape> shapes;
   int threads = 0;
+  Precision precision = Precision::kExact;
 };
 
 Options parse(int argc, char** argv) {
   if (argc < 3 || kTypes.count(argv[1]) == 0) {
     throw_error(ErrorCode::kInvalidArgument,
                 "usage: linear_benchmark float32|bfloat16|float16|int8|int4 TOKENS[,TOKENS…] "
-                "[ROWSxCOLUMNS[xCOUNT] …] [--threads N]");
+                "[ROWSxCOLUMNS[xCOUNT] …] [--rounded] [--threads N]");
   }
   Options options{kTypes.at(argv[1]), {}, {}};
   std::istringstream tokens(argv[2]);
@@ -63,6 +64,8 @@ Options parse(int argc, char** argv) {
     Shape shape{options.type, 0, 0, 1};
     if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
       options.threads = std::atoi(argv[++i]);
+    } else if (std::strcmp(argv[i], "--rounded") == 0) {
+      options.precision = Precision::kRounded;
     } else if (std::sscanf(argv[i], "%ldx%ldx%ld", &shape.rows, &shape.columns, &shape.count) >= 2) {
       options.shapes.push_back(shape);
     } else {
@@ -121,7 +124,7 @@ class Copies {
 };
 
 // The fastest of many runs of a millisecond, in seconds a call: other processes only ever add time.
-double seconds_per_call(Copies& copies, int64_t tokens, ThreadPool& pool, Isa isa) {
+double seconds_per_call(Copies& copies, int64_t tokens, ThreadPool& pool, Isa isa, Precision precision) {
   const int64_t rows = copies.next().rows(), columns = copies.next().columns();
   std::vector<float> x(tokens * columns, 0.5f), y(tokens * rows);
   LinearInput input(tokens, columns);
@@ -130,7 +133,7 @@ double seconds_per_call(Copies& copies, int64_t tokens, ThreadPool& pool, Isa is
     const auto start = Clock::now();
     for (int64_t i = 0; i < calls; ++i) {
       input.set(x.data(), tokens, columns, columns);
-      linear(copies.next(), input, {.rows = y.data(), .row_stride = rows}, pool, isa);
+      linear(copies.next(), input, {.rows = y.data(), .row_stride = rows}, pool, isa, precision);
     }
     return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
   };
@@ -159,7 +162,7 @@ void run(const Options& options) {
     double pass_seconds = 0, pass_operations = 0, pass_bytes = 0;
     for (size_t i = 0; i < copies.size(); ++i) {
       const auto& [type, rows, columns, count] = options.shapes[i];
-      const double seconds = seconds_per_call(copies[i], tokens, pool, isa);
+      const double seconds = seconds_per_call(copies[i], tokens, pool, isa, options.precision);
       const double operations = 2.0 * static_cast<double>(rows * columns * tokens);
       const auto bytes = static_cast<double>(copies[i].bytes());
       report(concat(rows, "x", columns).c_str(), tokens, seconds, operations, bytes);

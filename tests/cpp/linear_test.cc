@@ -24,7 +24,7 @@ constexpr int64_t kTokenCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 33, 65, 130}
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+  for (const Isa isa : kIsas) {
     if (supports(isa)) isas.push_back(isa);
   }
   return isas;
@@ -145,12 +145,12 @@ Product reference(const RandomMatrix& matrix, const std::vector<float>& x, int64
 
 std::vector<float> multiply(std::span<const std::byte> blob, const std::vector<float>& x, int64_t tokens, Isa isa,
                             ThreadPool& pool, const float* bias = nullptr,
-                            Int4Weights int4_weights = Int4Weights::kExact) {
+                            Precision precision = Precision::kExact) {
   const PackedMatrix packed(blob, "weight");
   LinearInput input(tokens, packed.columns());
   input.set(x.data(), tokens, packed.columns(), packed.columns());
   std::vector<float> y(tokens * packed.rows(), NAN);
-  linear(packed, input, {.rows = y.data(), .row_stride = packed.rows(), .bias = bias}, pool, isa, int4_weights);
+  linear(packed, input, {.rows = y.data(), .row_stride = packed.rows(), .bias = bias}, pool, isa, precision);
   return y;
 }
 
@@ -206,7 +206,7 @@ TEST(products_equal_the_reference_for_every_type_shape_and_isa) {
         if (shape.type != kInt4) continue;
         auto rounded = expected;
         rounded.magnitudes = requantization_errors(matrix, x, tokens);
-        check_close(multiply(blob, x, tokens, isa, pool, nullptr, Int4Weights::kRequantized), rounded, 1.03);
+        check_close(multiply(blob, x, tokens, isa, pool, nullptr, Precision::kRounded), rounded, 1.03);
       }
     }
   }
@@ -273,11 +273,11 @@ TEST(a_token_gets_the_same_output_in_any_batch_at_any_thread_count) {
     const auto blob = pack_matrix(matrix.source());
     const auto x = random_values(kBatch * shape.columns, random);
     for (const Isa isa : available_isas()) {
-      for (const Int4Weights int4_weights : {Int4Weights::kExact, Int4Weights::kRequantized}) {
-        const auto batch = multiply(blob, x, kBatch, isa, three, nullptr, int4_weights);
-        CHECK(batch == multiply(blob, x, kBatch, isa, one, nullptr, int4_weights));
+      for (const Precision precision : {Precision::kExact, Precision::kRounded}) {
+        const auto batch = multiply(blob, x, kBatch, isa, three, nullptr, precision);
+        CHECK(batch == multiply(blob, x, kBatch, isa, one, nullptr, precision));
         for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13, 130}) {
-          const auto some = multiply(blob, x, tokens, isa, one, nullptr, int4_weights);
+          const auto some = multiply(blob, x, tokens, isa, one, nullptr, precision);
           CHECK(std::equal(some.begin(), some.end(), batch.begin()));
         }
       }
@@ -356,7 +356,7 @@ TEST(extreme_int4_weights_are_requantized_soundly) {
                                  .scale = scale.data(), .minimum = minimum.data()});
   const std::vector<float> x(64, 1.0f);
   for (const Isa isa : available_isas()) {
-    const auto y = multiply(blob, x, 1, isa, pool, nullptr, Int4Weights::kRequantized);
+    const auto y = multiply(blob, x, 1, isa, pool, nullptr, Precision::kRounded);
     for (int r = 0; r < 16; ++r) {
       const double expected = 32.0 * 15 * scale[r] + 64.0 * minimum[r];
       CHECK(std::isfinite(scale[r]) ? std::abs(y[r] - expected) <= 0.01 * std::abs(expected) + 1e-38
@@ -375,8 +375,8 @@ TEST(what_is_not_finite_does_not_disappear) {
         auto x = random_values(2 * 64, random);
         x[position] = value;
         for (const Isa isa : available_isas()) {
-          for (const Int4Weights int4_weights : {Int4Weights::kExact, Int4Weights::kRequantized}) {
-            const auto y = multiply(blob, x, 2, isa, pool, nullptr, int4_weights);
+          for (const Precision precision : {Precision::kExact, Precision::kRounded}) {
+            const auto y = multiply(blob, x, 2, isa, pool, nullptr, precision);
             for (int r = 0; r < 20; ++r) CHECK(!std::isfinite(y[r]) && std::isfinite(y[20 + r]));
           }
         }
@@ -434,7 +434,7 @@ TEST(the_environment_chooses_the_instruction_set) {
   CHECK(select_isa() == available_isas().back());
   setenv("INFLIGHT_CPU_ISA", "", 1);
   CHECK(select_isa() == available_isas().back());
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+  for (const Isa isa : kIsas) {
     setenv("INFLIGHT_CPU_ISA", isa_name(isa), 1);
     if (supports(isa)) {
       CHECK(select_isa() == isa);

@@ -11,7 +11,7 @@ namespace {
 
 std::vector<Isa> isas() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+  for (const Isa isa : kIsas) {
     if (supports(isa)) result.push_back(isa);
   }
   return result;

@@ -36,7 +36,7 @@ void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slic
   };
 
   linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
-  linear_input_.produce(weights.qkv.matrix.layout(), pool_, isa_, normalize(weights.input_layernorm));
+  linear_input_.produce(weights.qkv.matrix.layout(), slice.precision, pool_, isa_, normalize(weights.input_layernorm));
   linear(weights.qkv, slice, qkv_.data());
   rotate_and_cache(batch, layer, slice);
   attend(layer, slice);
@@ -44,10 +44,10 @@ void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slic
   linear(weights.dense, slice, hidden, /*accumulate=*/true);
 
   linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
-  linear_input_.produce(weights.gate_up.matrix.layout(), pool_, isa_, normalize(weights.post_layernorm));
+  linear_input_.produce(weights.gate_up.matrix.layout(), slice.precision, pool_, isa_, normalize(weights.post_layernorm));
   linear(weights.gate_up, slice, gate_up_.data());
   linear_input_.set(activated_.data(), slice.rows, intermediate_size, intermediate_size);
-  linear_input_.produce(weights.down.matrix.layout(), pool_, isa_, [&](int64_t row) {
+  linear_input_.produce(weights.down.matrix.layout(), slice.precision, pool_, isa_, [&](int64_t row) {
     operations_.silu_and_multiply(gate_up_.data() + row * 2 * intermediate_size, intermediate_size,
                                   activated_.data() + row * intermediate_size);
   });
@@ -86,7 +86,7 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
   attention_scratch_ = Buffer<float>(pool.size() * attention_scratch_size_);
 }
 
-// A slice is of prompts or of answers: prompts, which are long, take the faster way through int4 weights.
+// A slice is of prompts or of answers: prompts, which are long, take the way that is faster for many tokens.
 void ForwardPass::plan_slices(const Batch& batch) {
   slices_.clear();
   attention_tasks_.clear();
@@ -101,7 +101,7 @@ void ForwardPass::plan_slices(const Batch& batch) {
     for (int64_t i = 0; i < num_slices; ++i) {
       slices_.push_back(plan_slice(batch, first + i * (end - first) / num_slices,
                                    first + (i + 1) * (end - first) / num_slices));
-      slices_.back().int4_weights = is_prompt(first) ? Int4Weights::kRequantized : Int4Weights::kExact;
+      slices_.back().precision = is_prompt(first) ? Precision::kRounded : Precision::kExact;
     }
     first = end;
   }
@@ -139,7 +139,7 @@ void ForwardPass::embed(const Batch& batch) {
 
 void ForwardPass::linear(const LinearWeights& weights, const Slice& slice, float* y, bool accumulate) {
   const LinearOutput output = {y, weights.matrix.rows(), weights.bias.data(), accumulate};
-  cpu::linear(weights.matrix, linear_input_, output, pool_, isa_, slice.int4_weights);
+  cpu::linear(weights.matrix, linear_input_, output, pool_, isa_, slice.precision);
 }
 
 // Normalizes queries and keys where the model does, turns them by their position, and puts keys and

@@ -45,7 +45,7 @@ class ForwardPass {
     int64_t rows;
     int64_t first_task;  // in attention_tasks_
     int64_t num_tasks;
-    Int4Weights int4_weights = Int4Weights::kExact;
+    Precision precision = Precision::kExact;
   };
 
   void plan_slices(const Batch& batch);

@@ -13,12 +13,13 @@ constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose thei
 constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
 constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes to read the weights
 
-void (*linear_kernel(Isa isa))(const LinearTask&) {
+void (*linear_kernel(Isa isa, InputForm form))(const LinearTask&) {
 #if defined(__x86_64__)
+  if (form == InputForm::kTiles) return linear_rounded_amx;
   if (isa >= Isa::kAvx512) return linear_avx512;
   if (isa == Isa::kAvx2) return linear_avx2;
 #endif
-  (void)isa;
+  (void)isa, (void)form;
   return linear_portable;
 }
 
@@ -32,12 +33,12 @@ int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads)
 }  // namespace
 
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
-            Int4Weights int4_weights) {
+            Precision precision) {
   if (input.tokens() == 0) return;
   const PackedLayout& layout = weight.layout();
   const bool integer = layout.groups != 0;
-  input.quantize(layout, pool, isa);
-  const auto kernel = linear_kernel(isa);
+  input.quantize(layout, precision, pool, isa);
+  const auto kernel = linear_kernel(isa, input_form(layout, precision, isa));
 
   const int64_t token_tasks = divide_up(input.tokens(), kTokensPerTask);
   const int64_t blocks = divide_up(layout.rows, kBlockRows);
@@ -64,7 +65,7 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
             .y_stride = output.row_stride,
             .bias = output.bias,
             .accumulate = output.accumulate,
-            .requantizes = int4_weights == Int4Weights::kRequantized});
+            .requantizes = precision == Precision::kRounded});
   });
 }
 

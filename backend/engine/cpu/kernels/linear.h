@@ -17,14 +17,10 @@ struct LinearOutput {
   bool accumulate = false;      // rows += … instead of rows = …: a residual connection
 };
 
-// How int4 weights are multiplied: exactly, or, where an instruction set has a faster way, rounded to int8 with one
-// scale a row. That pays for many tokens. An output depends on this choice, but on nothing else in its batch.
-enum class Int4Weights { kExact, kRequantized };
-
 // y = x · Wᵀ (+ bias). Float weights are multiplied in float32 with float32 inputs; integer weights in
 // int8 with inputs quantized by segments of at most 32 columns, as llama.cpp's Q8_0 activations are.
-// input.columns() must be weight.columns(). Results do not depend on the number of threads.
+// input.columns() must be weight.columns(). Results do not depend on the number of threads, nor on the batch.
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
-            Int4Weights int4_weights = Int4Weights::kExact);
+            Precision precision = Precision::kExact);
 
 }  // namespace inflight::cpu

@@ -18,11 +18,15 @@ const Operations& table();
 namespace avx512_bf16 {
 const Operations& table();
 }
+namespace amx {
+const Operations& table();
+}
 #endif
 
 const Operations& operations(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
+    case Isa::kAmx: return amx::table();
     case Isa::kAvx512Bf16: return avx512_bf16::table();
     case Isa::kAvx512: return avx512::table();
     case Isa::kAvx2: return avx2::table();
