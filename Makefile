@@ -120,12 +120,13 @@ $(VENV)/.torch: $(VENV)/.requirements
 	    $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --torch-backend cpu torch==$(TORCH); }
 	@touch $@
 
-# The peers of the benchmark, in an environment of their own.
+# The peers of the benchmark, in an environment of their own. GCC 12 removes what llama.cpp writes into its AMX tile
+# configuration, which then ends in an illegal instruction (github.com/ggml-org/llama.cpp/pull/26954): the flags.
 LLAMA_CPP := 0.3.36
 PEERS_PIP = $(PEERS)/bin/python -m pip --disable-pip-version-check -qq install --no-deps
 
 $(PEERS)/.installed: benchmarks/requirements-peers.txt
 	@python=$$(scripts/find_python.sh $(PYTHON)) && set -x && "$$python" -m venv --clear $(PEERS)
 	$(PEERS_PIP) -r $<
-	$(PEERS_PIP) --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_CPP)
+	CXXFLAGS="-fno-dse -fno-tree-dse" $(PEERS_PIP) --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_CPP)
 	@touch $@

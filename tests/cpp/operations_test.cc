@@ -96,7 +96,9 @@ TEST(attention_over_paged_keys_and_values) {
   for (int round = 0; round < 600; ++round) {
     const bool is_bfloat16 = round % 2 == 1;
     const int32_t values_per_word = is_bfloat16 ? 2 : 1;
-    const int32_t head_size = any(1, 35) * (is_bfloat16 ? 2 : any(1, 2)), group_size = any(1, 7);
+    // Every other head is of a size that a matrix unit takes.
+    const int32_t head_size = round % 4 < 2 ? 32 * any(1, 4) : any(1, 35) * (is_bfloat16 ? 2 : any(1, 2));
+    const int32_t group_size = any(1, 7);
     const int32_t tokens_per_block = values_per_word << any(0, 7);
     const int32_t num_tokens = any(1, kMaxAttentionRows / group_size), first_position = any(0, 200);
     const int32_t window = any(0, 1) * any(1, 250), sink_tokens = any(0, 1) * any(1, 150);
@@ -138,7 +140,7 @@ TEST(attention_over_paged_keys_and_values) {
     const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
     for (const Isa isa : isas()) {
       // Its dot products round queries and weights as well.
-      const double tolerance = is_bfloat16 && isa == Isa::kAvx512Bf16 ? 0.06 : 2e-5;
+      const double tolerance = is_bfloat16 && isa >= Isa::kAvx512Bf16 ? 0.08 : 2e-5;
       std::vector<float> output(num_tokens * stride, 77), scratch(attention_scratch_size(kMaxAttentionRows, head_size));
       operations(isa).attention({.queries = queries.data(),
                                  .output = output.data(),

@@ -4,6 +4,9 @@
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
+#if defined(__AMX_BF16__)
+#include "engine/cpu/kernels/multiply_bfloat16_amx.h"
+#endif
 
 namespace inflight::cpu::INFLIGHT_ISA {
 namespace {
@@ -15,10 +18,17 @@ constexpr int kMaxRows = 6, kMaxVectors = 4;
 constexpr int kMaxRows = 6, kMaxVectors = 2;
 #endif
 
+// What multiplies, set up for tiles of some rows.
+struct VectorUnit {
+  explicit VectorUnit(int64_t) {}
+};
+
 // How the cache holds a value. A Word is 32 bits of it, kDepth values that lie behind each other along the depth of a
 // product (head_size for keys, tokens for values). add_products() adds a · word to `sums`, lane by lane, of kDepth
 // floats at `a`, which prepare() may have put into another form.
 struct Float32Cache {
+  static constexpr bool kHasTiles = false;
+  using Unit = VectorUnit;
   static constexpr int32_t kDepth = 1;
   template <int ROWS, int VECTORS>
   [[gnu::always_inline]] static void add_products(const float* a, int64_t a_stride, int64_t k,
@@ -33,6 +43,8 @@ struct Float32Cache {
 };
 
 struct BFloat16Cache {
+  static constexpr bool kHasTiles = false;
+  using Unit = VectorUnit;
   static constexpr int32_t kDepth = 2;
   static Vector low(Vector words) { return __builtin_bit_cast(Vector, __builtin_bit_cast(IntVector, words) << 16); }
   static Vector high(Vector words) {
@@ -92,6 +104,15 @@ struct BFloat16Cache {
   static void prepare(float*, int64_t) {}
 #endif
 };
+
+#if defined(__AMX_BF16__)
+constexpr int32_t kMaxTileHeadSize = 512;
+
+struct BFloat16Tiles : BFloat16Cache {
+  static constexpr bool kHasTiles = true;
+  using Unit = TilesInUse;
+};
+#endif
 
 // c += a · b for a [ROWS, depth] in the Cache's words, b [depth, VECTORS * kLanes] words, each with its rows' stride.
 // Every vector of b's columns has a pointer of its own, so that one tile may span several blocks of the cache. With
@@ -280,24 +301,30 @@ int32_t first_visible(const AttentionTile& tile, int32_t position) {
   return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
 }
 
-// The tile's rows, one for each token and head, in its scratch memory.
+// The tile's rows, one for each token and head, in its scratch memory. There they are followed by rows of anything, so
+// that they fill row_tiles tiles of the matrix unit.
 struct Rows {
   int32_t count;
+  int32_t row_tiles;
+  int32_t rows_per_tile;
   float* queries;    // [count, head_size], scaled
   float* sums;       // [count, head_size]: values, weighted by e^(score - maximum)
   float* scores;     // [count, kAttentionChunk], and then weights
   RowState* states;  // [count]
-  float* edge;       // [head_size] words
+  float* edge;       // [kAttentionEdgeWords, head_size] words
 };
 
 template <class Cache>
 Rows begin_rows(const AttentionTile& tile) {
   const int32_t count = tile.num_tokens * tile.group_size;
-  const int64_t size = int64_t(count) * tile.head_size;
+  const int32_t row_tiles = (count + kAttentionTileRows - 1) / kAttentionTileRows;
+  const int32_t rows_per_tile = (count + row_tiles - 1) / row_tiles;
+  const int64_t padded = int64_t(row_tiles) * rows_per_tile, size = padded * tile.head_size;
   float* scores = tile.scratch + 2 * size;
-  float* states = scores + int64_t(count) * kAttentionChunk;
-  const Rows rows = {count,  tile.scratch, tile.scratch + size, scores, reinterpret_cast<RowState*>(states),
-                     states + 2 * int64_t(count)};
+  float* edge = scores + padded * kAttentionChunk;
+  float* states = edge + int64_t(kAttentionEdgeWords) * tile.head_size;
+  const Rows rows = {count,  row_tiles, rows_per_tile, tile.scratch, tile.scratch + size,
+                     scores, reinterpret_cast<RowState*>(states), edge};
   for (int32_t row = 0; row < count; ++row) {
     const int32_t token = row / tile.group_size, head = row % tile.group_size;
     scale_row(tile.queries + token * tile.query_stride + int64_t(head) * tile.head_size, tile.scale, tile.head_size,
@@ -305,7 +332,7 @@ Rows begin_rows(const AttentionTile& tile) {
     Cache::prepare(rows.queries + int64_t(row) * tile.head_size, tile.head_size);
     rows.states[row] = {-__builtin_inff(), 0};
   }
-  fill_zero(rows.sums, size);
+  fill_zero(rows.sums, int64_t(count) * tile.head_size);
   return rows;
 }
 
@@ -313,7 +340,7 @@ Rows begin_rows(const AttentionTile& tile) {
 // outside [begin, end) are anything.
 template <class Cache>
 void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
-  fill_zero(rows.scores, int64_t(rows.count) * kAttentionChunk);
+  if constexpr (!Cache::kHasTiles) fill_zero(rows.scores, int64_t(rows.count) * kAttentionChunk);
   if (tile.tokens_per_block >= kLanes) {
     const int32_t first = chunk.begin / kLanes, last = (chunk.end + kLanes - 1) / kLanes;
     const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
@@ -324,6 +351,21 @@ void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
     }
     // One pass over the keys is bound by memory: fetch their values meanwhile.
     const float* const* ahead = rows.count <= kMaxRows ? values : nullptr;
+#if defined(__AMX_BF16__)
+    if constexpr (Cache::kHasTiles) {
+      return multiply({.a = rows.queries,
+                       .a_stride = tile.head_size,
+                       .b = keys,
+                       .b_stride = tile.tokens_per_block,
+                       .c = rows.scores + first * kLanes,
+                       .c_stride = kAttentionChunk,
+                       .row_tiles = rows.row_tiles,
+                       .rows_per_tile = rows.rows_per_tile,
+                       .vectors = last - first,
+                       .depth = tile.head_size / Cache::kDepth,
+                       .ahead = ahead});
+    }
+#endif
     multiply_add_vectors<Cache>(rows.queries, tile.head_size, keys, tile.tokens_per_block, ahead,
                                 rows.scores + first * kLanes, kAttentionChunk, rows.count, last - first,
                                 tile.head_size / Cache::kDepth);
@@ -377,6 +419,45 @@ void add_values(const AttentionTile& tile, const Chunk& chunk, const Rows& rows)
   }
 }
 
+#if defined(__AMX_BF16__)
+// The values of a tile's depth of tokens, of which `count` are seen by some row, with zeros behind them.
+const float* values_at_edge(const float* words, int32_t count, int32_t head_size, float* edge) {
+  const int32_t whole = count / 2;
+  int64_t i = 0;
+  for (; i < int64_t(whole) * head_size; i += kLanes) store(edge + i, load(words + i));
+  if (count % 2 != 0) {
+    for (; i < int64_t(whole + 1) * head_size; i += kLanes) {
+      store(edge + i, __builtin_bit_cast(Vector, __builtin_bit_cast(IntVector, load(words + i)) & 0xffff));
+    }
+  }
+  for (; i < kWordsPerTile * head_size; i += kLanes) store(edge + i, Vector{});
+  return edge;
+}
+
+// In steps of a tile's depth from the chunk's begin, so that a row's sums do not depend on where the chunk ends.
+void add_values_in_tiles(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+  constexpr int32_t kTokens = 2 * kWordsPerTile;
+  for (int32_t begin = chunk.begin / kTokens * kTokens; begin < chunk.end; begin += kTokens) {
+    const float* values = block_part<BFloat16Cache>(tile, chunk, begin).values;
+    if (chunk.end - begin < kTokens) values = values_at_edge(values, chunk.end - begin, tile.head_size, rows.edge);
+    const float* columns[kMaxTileHeadSize / kLanes];
+    const int32_t vectors = tile.head_size / kLanes;
+    for (int32_t v = 0; v < vectors; ++v) columns[v] = values + v * kLanes;
+    multiply({.a = rows.scores + begin / 2,
+              .a_stride = kAttentionChunk,
+              .b = columns,
+              .b_stride = tile.head_size,
+              .c = rows.sums,
+              .c_stride = tile.head_size,
+              .row_tiles = rows.row_tiles,
+              .rows_per_tile = rows.rows_per_tile,
+              .vectors = vectors,
+              .depth = kWordsPerTile,
+              .accumulates = true});
+  }
+}
+#endif
+
 void end_rows(const AttentionTile& tile, const Rows& rows) {
   for (int32_t row = 0; row < rows.count; ++row) {
     const int32_t token = row / tile.group_size, head = row % tile.group_size;
@@ -395,6 +476,12 @@ void attend(const AttentionTile& tile, const Rows& rows, int32_t first_key, int3
                          left < kAttentionChunk ? left : kAttentionChunk, is_sink};
     score<Cache>(tile, chunk, rows);
     weigh<Cache>(tile, chunk, rows);
+#if defined(__AMX_BF16__)
+    if constexpr (Cache::kHasTiles) {
+      add_values_in_tiles(tile, chunk, rows);
+      continue;
+    }
+#endif
     add_values<Cache>(tile, chunk, rows);
   }
 }
@@ -402,6 +489,7 @@ void attend(const AttentionTile& tile, const Rows& rows, int32_t first_key, int3
 template <class Cache>
 void attend_to_cache(const AttentionTile& tile) {
   const Rows rows = begin_rows<Cache>(tile);
+  const typename Cache::Unit unit(rows.rows_per_tile);
   const int32_t keys_end = tile.first_position + tile.num_tokens;
   const int32_t sinks = tile.window == 0 ? 0 : tile.sink_tokens < keys_end ? tile.sink_tokens : keys_end;
   const int32_t first_key = first_visible(tile, tile.first_position);
@@ -413,6 +501,11 @@ void attend_to_cache(const AttentionTile& tile) {
 }  // namespace
 
 void attention(const AttentionTile& tile) {
+#if defined(__AMX_BF16__)
+  const bool fits_tiles = tile.head_size % (2 * kWordsPerTile) == 0 && tile.head_size <= kMaxTileHeadSize &&
+                          tile.tokens_per_block >= 2 * kWordsPerTile;
+  if (tile.is_bfloat16 && fits_tiles) return attend_to_cache<BFloat16Tiles>(tile);
+#endif
   if (tile.is_bfloat16) {
     attend_to_cache<BFloat16Cache>(tile);
   } else {

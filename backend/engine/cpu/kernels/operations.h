@@ -34,8 +34,12 @@ struct AttentionTile {
 inline constexpr int32_t kMaxAttentionRows = 60;
 inline constexpr int32_t kAttentionChunk = 64;  // keys at a time
 
+inline constexpr int32_t kAttentionTileRows = 16;   // of the matrix unit, where there is one
+inline constexpr int32_t kAttentionEdgeWords = 16;  // depth of its tiles
+
 constexpr size_t attention_scratch_size(int32_t rows, int32_t head_size) {
-  return size_t(rows) * (kAttentionChunk + 2 * size_t(head_size) + 2) + head_size;
+  const int32_t padded = (rows + kAttentionTileRows - 1) / kAttentionTileRows * kAttentionTileRows;
+  return size_t(padded) * (kAttentionChunk + 2 * size_t(head_size) + 2) + size_t(kAttentionEdgeWords) * head_size;
 }
 
 // The operations between the linear layers, for one instruction set. Sizes are any number >= 0,
