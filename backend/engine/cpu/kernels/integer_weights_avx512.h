@@ -94,21 +94,21 @@ __m512i requantize_quads(__m512i even, __m512i odd, __m512i factors, __m512i off
   return _mm512_or_si512(even, _mm512_and_si512(odd, high_bytes));
 }
 
-// Segments [first, last) of a block as Int8 stores them, in units of row_scale: 128 + weight / row_scale, rounded,
-// as (q * factor + offset) >> 8 in 16 bits.
-template <class Weight>
+// Segments [first, last) of a block in the order in which Int8 stores them: kZero + weight / row_scale, rounded, as
+// (q * factor + offset) >> 8 in 16 bits.
+template <class Weight, int kZero>
 void requantize(const PackedLayout& layout, const std::byte* block, __m512 row_scale, int64_t octets, int64_t first,
                 int64_t last, std::byte* int8) {
   const __m512i nibble = _mm512_set1_epi16(0x0f);
   const __mmask16 is_zero = _mm512_cmp_ps_mask(row_scale, _mm512_setzero_ps(), _CMP_EQ_OQ);
-  const __m512 rounded_zero = _mm512_set1_ps(128.5f * 256.0f);
+  const __m512 zero = _mm512_set1_ps((static_cast<float>(kZero) + 0.5f) * 256.0f);
   const __m512 unit = _mm512_maskz_div_ps(_mm512_knot(is_zero), _mm512_set1_ps(256.0f), row_scale);
   const std::byte* weights = block + layout.weight_offset + first * octets * Weight::kOctetBytes;
   for (int64_t segment = first; segment < last; ++segment) {
     __m512 scale, minimum;
     load_group<Weight>(layout, block, segment / layout.segments_per_group, scale, minimum);
     const __m512i factors = in_both_halves(_mm512_cvtps_epi32(_mm512_mul_ps(scale, unit)));
-    const __m512i offsets = in_both_halves(_mm512_cvtps_epi32(_mm512_fmadd_ps(minimum, unit, rounded_zero)));
+    const __m512i offsets = in_both_halves(_mm512_cvtps_epi32(_mm512_fmadd_ps(minimum, unit, zero)));
     for (int64_t octet = 0; octet < octets; ++octet, weights += Weight::kOctetBytes, int8 += Int8::kOctetBytes) {
       const __m512i both = _mm512_loadu_si512(weights);
       const __m512i low = requantize_quads(_mm512_and_si512(both, nibble),

@@ -9,6 +9,7 @@ namespace inflight::cpu {
 namespace {
 
 constexpr int64_t kTokensPerTask = 128;      // their inputs fit the second-level cache
+constexpr int64_t kTokensPerTileTask = 256;  // of the matrix unit, for which weights are requantized once
 constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose their CPU for a while
 constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
 constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes to read the weights
@@ -38,9 +39,11 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
   const PackedLayout& layout = weight.layout();
   const bool integer = layout.groups != 0;
   input.quantize(layout, precision, pool, isa);
-  const auto kernel = linear_kernel(isa, input_form(layout, precision, isa));
+  const InputForm form = input_form(layout, precision, isa);
+  const auto kernel = linear_kernel(isa, form);
 
-  const int64_t token_tasks = divide_up(input.tokens(), kTokensPerTask);
+  const int64_t task_tokens = form == InputForm::kTiles ? kTokensPerTileTask : kTokensPerTask;
+  const int64_t token_tasks = divide_up(input.tokens(), task_tokens);
   const int64_t blocks = divide_up(layout.rows, kBlockRows);
   const int64_t tile_blocks = input.tokens() == 1 ? 1 : integer ? 2 : 4;
   const int64_t tiles = divide_up(blocks, tile_blocks);
@@ -48,13 +51,13 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
 
   pool.parallel_for(block_tasks * token_tasks, [&](int64_t index) {
     const int64_t block_task = index % block_tasks;
-    const int64_t first_token = index / block_tasks * kTokensPerTask;
+    const int64_t first_token = index / block_tasks * task_tokens;
     kernel({.layout = &layout,
             .blocks = weight.blocks(),
             .first_block = block_task * tiles / block_tasks * tile_blocks,
             .last_block = std::min(blocks, (block_task + 1) * tiles / block_tasks * tile_blocks),
             .first_token = first_token,
-            .last_token = std::min(input.tokens(), first_token + kTokensPerTask),
+            .last_token = std::min(input.tokens(), first_token + task_tokens),
             .x = input.rows(),
             .x_stride = input.row_stride(),
             .quantized_x = integer ? input.quantized() : nullptr,

@@ -34,6 +34,8 @@ struct LinearTask {
 void linear_portable(const LinearTask& task);
 void linear_avx2(const LinearTask& task);
 void linear_avx512(const LinearTask& task);
+
+// For Precision::kRounded and inputs of InputForm::kTiles: at most 256 tokens, from a multiple of 16 on.
 void linear_rounded_amx(const LinearTask& task);
 
 // Quantizes one row of `layout`.columns floats for a matrix of `layout`, writing packed_columns values
