@@ -5,9 +5,13 @@
 // Prints {"threads", "isa", "read_gb_per_s", "gemm_gop_per_s": {"float32", "bfloat16", "int8"}}: 1e9 bytes and 1e9
 // operations (a multiplication and an addition are two) a second, of all threads together; null for a type without dot
 // products here. Each figure is the best of its rounds, since other processes only ever take time away.
-// Compile with -O3 -march=native. AMX is not used.
+// Compile with -O3 -march=native.
 
 #include <immintrin.h>
+#if defined(__AMX_INT8__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <barrier>
@@ -30,7 +34,11 @@ constexpr int32_t kOnes = 0x3f803f80;           // 1.0 as float and as two bfloa
 
 // The left-hand value is one 32-bit step for all lanes, the right-hand one a vector of steps.
 #if defined(__AVX512F__)
+#if defined(__AMX_INT8__)
+constexpr const char* kIsa = "amx";
+#else
 constexpr const char* kIsa = "avx512";
+#endif
 constexpr int kLanes = 16, kRows = 12;  // 12 x 2 accumulators of 32 registers
 using Float = __m512;
 using Int = __m512i;
@@ -59,7 +67,7 @@ struct Float32 {
   static Sum add(Int a, Int b, Sum sum) { return multiply_add(a, b, sum); }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && !defined(__AMX_INT8__)
 #define HAS_BFLOAT16 1
 struct BFloat16 {
   static constexpr int kOperations = 4;
@@ -166,6 +174,73 @@ double gemm_gop_per_s(int threads) {
   return kOperations * threads / seconds * 1e-9;
 }
 
+#if defined(__AMX_INT8__)
+constexpr int kTileBytes = 1024;  // 16 rows of 64 bytes
+constexpr int kTileSteps = 16;    // of 64 bytes along two rows and two columns of tiles, which a first-level cache holds
+
+// Two by two tiles of sums, as many as eight registers allow.
+template <int kOperations, typename Multiply>
+double tile_gemm_gop_per_s(int threads, Multiply multiply) {
+  constexpr int kTileGemmPasses = 2000;
+  const double seconds = best_seconds(threads, kGemmRounds, [&](int) {
+    const struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } configuration;
+    asm volatile("ldtilecfg %0" : : "m"(configuration));
+    struct alignas(64) Line {
+      int32_t steps[16];
+    };
+    const std::vector<Line> left(2 * kTileSteps * kTileBytes / 64), right(2 * kTileSteps * kTileBytes / 64);
+    for (int pass = 0; pass < kTileGemmPasses; ++pass) {
+      const auto* a = reinterpret_cast<const char*>(left.data());
+      const auto* b = reinterpret_cast<const char*>(right.data());
+      for (int step = 0; step < kTileSteps; ++step, a += 2 * kTileBytes, b += 2 * kTileBytes) {
+        _tile_loadd(4, a, 64);
+        _tile_loadd(5, a + kTileBytes, 64);
+        _tile_loadd(6, b, 64);
+        _tile_loadd(7, b + kTileBytes, 64);
+        multiply();
+      }
+    }
+    _tile_release();
+  });
+  constexpr double kWork = double{kOperations} * 4 * 16 * 16 * 16 * kTileSteps * kTileGemmPasses;
+  return kWork * threads / seconds * 1e-9;
+}
+
+// The operating system grants the tiles' registers to who asks.
+bool has_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+double bfloat16_gop_per_s(int threads) {
+  return tile_gemm_gop_per_s<4>(threads, [] {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  });
+}
+
+double int8_gop_per_s(int threads) {
+  return tile_gemm_gop_per_s<8>(threads, [] {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+  });
+}
+#else
+bool has_tiles() { return true; }
+#if defined(HAS_BFLOAT16)
+double bfloat16_gop_per_s(int threads) { return gemm_gop_per_s<BFloat16>(threads); }
+#endif
+double int8_gop_per_s(int threads) { return gemm_gop_per_s<Int8>(threads); }
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -174,13 +249,17 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: machine_ceilings [THREADS]\n");
     return 1;
   }
+  if (!has_tiles()) {
+    std::fprintf(stderr, "machine_ceilings: AMX is compiled in, but the operating system does not grant it\n");
+    return 1;
+  }
   std::printf("{\"threads\": %d, \"isa\": \"%s\", \"read_gb_per_s\": %.2f, ", threads, kIsa, read_gb_per_s(threads));
   std::printf("\"gemm_gop_per_s\": {\"float32\": %.1f, ", gemm_gop_per_s<Float32>(threads));
-#if defined(HAS_BFLOAT16)
-  std::printf("\"bfloat16\": %.1f, ", gemm_gop_per_s<BFloat16>(threads));
+#if defined(HAS_BFLOAT16) || defined(__AMX_INT8__)
+  std::printf("\"bfloat16\": %.1f, ", bfloat16_gop_per_s(threads));
 #else
   std::printf("\"bfloat16\": null, ");
 #endif
-  std::printf("\"int8\": %.1f}}\n", gemm_gop_per_s<Int8>(threads));
+  std::printf("\"int8\": %.1f}}\n", int8_gop_per_s(threads));
   return 0;
 }

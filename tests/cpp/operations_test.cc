@@ -89,6 +89,32 @@ TEST(rotate_turns_pairs_half_a_head_apart) {
   }
 }
 
+TEST(bfloat16_is_the_nearest_and_even_of_two) {
+  const auto rounded = [](uint32_t bits) {
+    if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;
+    const uint32_t rest = bits & 0xffff, lower = bits >> 16;
+    return rest > 0x8000 || (rest == 0x8000 && lower % 2 == 1) ? lower + 1 : lower;
+  };
+  std::vector<uint32_t> bits = {0,          0x80000000, 1,          0x7fff,     0x8000,     0x8001,    0x18000,
+                                0x3f808000, 0x3f818000, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7f800001, 0xffffffff};
+  std::mt19937 generator(5);
+  while (bits.size() < 1000) bits.push_back(static_cast<uint32_t>(generator()));
+  for (const size_t size : {0, 1, 7, 14, 16, 33, 1000}) {
+    for (const Isa isa : isas()) {
+      std::vector<float> x(size + 1, 77);
+      std::memcpy(x.data(), bits.data(), size * sizeof(float));
+      auto* halves = reinterpret_cast<uint16_t*>(x.data());  // in place
+      operations(isa).to_bfloat16(x.data(), static_cast<int64_t>(size), halves);
+      for (size_t i = 0; i < size; ++i) {
+        uint16_t half;
+        std::memcpy(&half, halves + i, sizeof half);
+        CHECK_EQ(half, rounded(bits[i]));
+      }
+      CHECK_EQ(x[size], 77);
+    }
+  }
+}
+
 // Every instruction set against the definition, over shapes that leave remainders everywhere.
 TEST(attention_over_paged_keys_and_values) {
   std::mt19937 generator(4);

@@ -174,7 +174,12 @@ void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer, const Slic
 
     const int32_t position = batch_row.position;
     const int32_t block = batch.sequences[batch_row.sequence].block_ids[position / tokens_per_block];
-    cache_.write(layer, block, position % tokens_per_block, keys, values);
+    const int32_t offset = position % tokens_per_block;
+    if (!cache_.shape().is_bfloat16) return cache_.write(layer, block, offset, keys, values);
+    const int64_t size = int64_t(config_.num_key_value_heads) * head_size;
+    auto* halves = reinterpret_cast<uint16_t*>(keys);
+    operations_.to_bfloat16(keys, 2 * size, halves);
+    cache_.write(layer, block, offset, halves, halves + size);
   });
 }
 

@@ -1,38 +1,14 @@
 #include "engine/cpu/kv_cache_storage.h"
 
-#include <bit>
 #include <cstring>
 
 namespace inflight::cpu {
-namespace {
-
-// To the nearest, ties to even; what is not finite stays so.
-uint16_t to_bfloat16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-  return static_cast<uint16_t>((x != x ? bits | 0x400000 : rounded) >> 16);
-}
-
-}  // namespace
-
 KvCacheStorage::KvCacheStorage(const KvCacheShape& shape, int32_t num_blocks) : shape_(shape), num_blocks_(num_blocks) {
   for (int32_t layer = 0; layer < shape.num_layers; ++layer) layers_.emplace_back(num_blocks * block_stride());
 }
 
 void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const float* keys, const float* values) const {
   const int32_t head_size = shape_.head_size;
-  if (shape_.is_bfloat16) {
-    for (int32_t head = 0; head < shape_.num_kv_heads; ++head, keys += head_size, values += head_size) {
-      uint32_t* key_column = reinterpret_cast<uint32_t*>(this->keys(layer, block, head)) + offset;
-      for (int32_t i = 0; i < head_size; i += 2, key_column += shape_.tokens_per_block) {
-        *key_column = to_bfloat16(keys[i]) | uint32_t{to_bfloat16(keys[i + 1])} << 16;
-      }
-      float* value_words = this->values(layer, block, head) + size_t(offset / 2) * head_size;
-      uint16_t* row = reinterpret_cast<uint16_t*>(value_words) + offset % 2;
-      for (int32_t i = 0; i < head_size; ++i) row[2 * i] = to_bfloat16(values[i]);
-    }
-    return;
-  }
   for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
     float* key_column = this->keys(layer, block, head) + offset;
     for (int32_t i = 0; i < head_size; ++i) {
@@ -40,6 +16,20 @@ void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const f
     }
     std::memcpy(this->values(layer, block, head) + size_t(offset) * head_size, values + head * head_size,
                 head_size * sizeof(float));
+  }
+}
+
+void KvCacheStorage::write(int32_t layer, int32_t block, int32_t offset, const uint16_t* keys,
+                           const uint16_t* values) const {
+  const int32_t head_size = shape_.head_size;
+  for (int32_t head = 0; head < shape_.num_kv_heads; ++head, keys += head_size, values += head_size) {
+    float* key_column = this->keys(layer, block, head) + offset;
+    for (int32_t i = 0; i < head_size; i += 2, key_column += shape_.tokens_per_block) {
+      std::memcpy(key_column, keys + i, sizeof *key_column);
+    }
+    float* value_words = this->values(layer, block, head) + size_t(offset / 2) * head_size;
+    uint16_t* row = reinterpret_cast<uint16_t*>(value_words) + offset % 2;
+    for (int32_t i = 0; i < head_size; ++i) row[2 * i] = values[i];
   }
 }
 

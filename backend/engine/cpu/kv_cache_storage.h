@@ -42,8 +42,10 @@ class KvCacheStorage {
   // Words from a block to the next in one layer.
   int64_t block_stride() const { return int64_t(2) * shape_.num_kv_heads * static_cast<int64_t>(shape_.tile_size()); }
 
-  // Writes one token's keys and values, each [num_kv_heads, head_size], to position `offset` of a block.
+  // Writes one token's keys and values, each [num_kv_heads, head_size], to position `offset` of a block: of a cache of
+  // float32, and of one of bfloat16.
   void write(int32_t layer, int32_t block, int32_t offset, const float* keys, const float* values) const;
+  void write(int32_t layer, int32_t block, int32_t offset, const uint16_t* keys, const uint16_t* values) const;
 
   void copy_block(int32_t source, int32_t destination) const;
 

@@ -3,7 +3,7 @@
 namespace inflight::cpu::INFLIGHT_ISA {
 
 const Operations& table() {
-  static constexpr Operations operations = {rms_norm, rotate, silu_and_multiply, attention};
+  static constexpr Operations operations = {rms_norm, rotate, silu_and_multiply, to_bfloat16, attention};
   return operations;
 }
 

@@ -55,6 +55,9 @@ struct Operations {
   // y[i] = silu(gate_up[i]) * gate_up[size + i]; silu(x) = x / (1 + e^-x). (SwiGLU, arXiv:2002.05202)
   void (*silu_and_multiply)(const float* gate_up, int64_t size, float* y);
 
+  // Rounds to the nearest, ties to even; what is not finite stays so. y may begin where x does.
+  void (*to_bfloat16)(const float* x, int64_t size, uint16_t* y);
+
   // softmax(scale * queries · keys^T) · values, online over chunks of keys (arXiv:2205.14135).
   void (*attention)(const AttentionTile& tile);
 };

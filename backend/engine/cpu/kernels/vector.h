@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 // Vectors of floats as wide as the instruction set that this file is compiled for. Everything here, and
 // everything in a file that includes it, lives in the namespace INFLIGHT_ISA (portable, avx2, avx512),
@@ -52,12 +55,17 @@ inline float maximum(Vector v) {
 // e^x within 2 ulp for x in [-87, 88]; outside, the value at the nearer end. NaN stays NaN.
 // Range reduction to |r| <= ln(2) / 2 and the polynomial of Cephes' expf.
 inline Vector exp(Vector x) {
+#if defined(__AVX512F__)
+  x = _mm512_min_ps(_mm512_set1_ps(88.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), x));  // a NaN on the right is kept
+  const Vector n = _mm512_roundscale_ps(x * 1.44269504088896341f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
   const Vector least = broadcast(-87.0f);
   const Vector most = broadcast(88.0f);
   x = x < least ? least : x;
   x = x > most ? most : x;
   const Vector rounder = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vector n = (x * 1.44269504088896341f + rounder) - rounder;
+#endif
   const Vector r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   Vector p = broadcast(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
@@ -66,8 +74,12 @@ inline Vector exp(Vector x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(p, n);
+#else
   const IntVector exponent = (__builtin_convertvector(n, IntVector) + 127) << 23;
   return p * __builtin_bit_cast(Vector, exponent);
+#endif
 }
 
 }  // namespace inflight::cpu::INFLIGHT_ISA
