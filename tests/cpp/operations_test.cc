@@ -1,5 +1,6 @@
 #include "engine/cpu/kernels/operations.h"
 
+#include <cstring>
 #include <random>
 
 #include "check.h"

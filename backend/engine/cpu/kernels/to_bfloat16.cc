@@ -21,7 +21,10 @@ void to_bfloat16(const float* x, int64_t size, uint16_t* y) {
     const HalfVector halves = rounded(load(x + i));
     __builtin_memcpy(y + i, &halves, sizeof halves);
   }
-  for (; i < size; ++i) y[i] = rounded(broadcast(x[i]))[0];
+  for (; i < size; ++i) {
+    const Vector only = {x[i]};
+    y[i] = rounded(only)[0];
+  }
 }
 
 }  // namespace inflight::cpu::INFLIGHT_ISA
