@@ -186,8 +186,13 @@ void ForwardPass::rotate_and_cache(const Batch& batch, int32_t layer, const Slic
 void ForwardPass::attend(int32_t layer, const Slice& slice) {
   const int32_t kv_heads = config_.num_key_value_heads;
   const int64_t group_columns = int64_t(group_size_) * config_.head_size;
-  pool_.parallel_for(slice.num_tasks * kv_heads, [&](int64_t index, int thread) {
-    const AttentionTask& task = attention_tasks_[slice.first_task + index / kv_heads];
+  const RowParts parts(slice.rows, pool_);
+  const auto first_task = [&](int64_t part) { return slice.first_task + part * slice.num_tasks / parts.count(); };
+  const int64_t tasks_per_part = divide_up(slice.num_tasks, parts.count()) * kv_heads;
+  for_each_part(pool_, parts, tasks_per_part, [&](int64_t part, int64_t index, int thread) {
+    const int64_t attention_task = first_task(part) + index / kv_heads;
+    if (attention_task >= first_task(part + 1)) return;
+    const AttentionTask& task = attention_tasks_[attention_task];
     const int32_t kv_head = static_cast<int32_t>(index % kv_heads);
     const int64_t row = task.first_row - slice.first_row;
     operations_.attention({
