@@ -30,25 +30,31 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         + model.attention_size
         + 3 * model.intermediate_size  # gate and up, activated
     )
-    slice_rows = min(max_num_tokens, 64 * num_threads)
+    slice_rows = min(max_num_tokens, 128 * num_threads)
     columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
     batch_row, attention_task, layer_slice = 12, 16, 40
     slices = -(-max_num_tokens // slice_rows) + 2 * max_batch_size
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
-    attention_rows = max(60, model.num_attention_heads // model.num_key_value_heads)
-    scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + model.head_size)
+    attention_rows = _whole_tiles(max(60, model.num_attention_heads // model.num_key_value_heads))
+    scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + 16 * model.head_size)
     return (
         max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
         + slices * layer_slice
-        + slice_rows * (_FLOAT_BYTES * floats_per_slice_row + _quantized_bytes(columns))
-        + output_rows * (_FLOAT_BYTES * (model.hidden_size + model.vocab_size) + _quantized_bytes(model.hidden_size))
+        + slice_rows * _FLOAT_BYTES * floats_per_slice_row
+        + _quantized_bytes(slice_rows, columns)
+        + output_rows * _FLOAT_BYTES * (model.hidden_size + model.vocab_size)
+        + _quantized_bytes(output_rows, model.hidden_size)
         + num_threads * scratch_per_thread
     )
 
 
-def _quantized_bytes(columns: int) -> int:
-    """One row of a linear layer's input: int8 values, scales and two sums."""
-    return (columns + 31) + 3 * _FLOAT_BYTES * (columns // 16 + 1)
+def _quantized_bytes(rows: int, columns: int) -> int:
+    """Of a linear layer's input: values of up to 16 bits, scales and two sums."""
+    return _whole_tiles(rows) * (2 * (columns + 31) + 3 * _FLOAT_BYTES * (columns // 16 + 1))
+
+
+def _whole_tiles(rows: int) -> int:
+    return -(-rows // 16) * 16
 
 
 def vector_bytes(model: ModelConfig) -> int:

@@ -10,12 +10,7 @@ namespace inflight::cpu {
 namespace {
 
 // A thread's share of a slice's activations stays in the second-level cache from one layer to the next.
-constexpr int64_t kSliceRowsPerThread = 64;
-constexpr int64_t kTileSliceRowsPerThread = 128;  // for the matrix unit, which requantizes weights for each slice
-
-int64_t max_slice_rows(int64_t max_num_tokens, int64_t threads, Isa isa) {
-  return std::min(max_num_tokens, threads * (isa == Isa::kAmx ? kTileSliceRowsPerThread : kSliceRowsPerThread));
-}
+constexpr int64_t kSliceRowsPerThread = 128;
 
 }  // namespace
 
@@ -70,7 +65,7 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
       operations_(operations(isa)),
       rotary_embedding_(config.model),
       group_size_(config.model.num_attention_heads / config.model.num_key_value_heads),
-      max_slice_rows_(max_slice_rows(config.build.max_num_tokens, pool.size(), isa)),
+      max_slice_rows_(std::min<int64_t>(config.build.max_num_tokens, kSliceRowsPerThread * pool.size())),
       linear_input_(max_slice_rows_,
                     std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})),
       output_layer_(config, weights, pool, isa) {

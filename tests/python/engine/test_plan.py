@@ -72,17 +72,26 @@ def test_a_sequence_takes_whole_blocks():
 
 def test_activation_arithmetic():
     per_token = 4 * (576 + 64) + 28
-    per_slice_row = 4 * (576 + 960 + 576 + 3 * 1536) + (1536 + 31) + 12 * (1536 // 16 + 1)
-    per_output_row = 4 * (576 + 49152) + (576 + 31) + 12 * (576 // 16 + 1)
-    scratch = 4 * (60 * (64 + 128 + 2) + 64)
+    per_slice_row = 4 * (576 + 960 + 576 + 3 * 1536)
+    per_output_row = 4 * (576 + 49152)
+    scratch = 4 * (64 * (64 + 128 + 2) + 16 * 64)
+
+    def quantized(slice_rows: int, output_rows: int) -> int:
+        """Rows of tiles of 16."""
+        per_slice_row = 2 * (1536 + 31) + 12 * (1536 // 16 + 1)
+        per_output_row = 2 * (576 + 31) + 12 * (576 // 16 + 1)
+        return slice_rows * per_slice_row + output_rows * per_output_row
+
     for max_batch_size, output_rows in (8, 16), (20, 20):
         expected = 100 * (per_token + per_slice_row) + output_rows * per_output_row + 3 * scratch
+        expected += quantized(112, 16 if output_rows == 16 else 32)
         expected += 40 * (1 + 2 * max_batch_size)
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
     few = activation_bytes(MODEL, 2, 8, 3)
-    assert few == 8 * (per_token + per_slice_row + per_output_row) + 3 * scratch + 40 * 5
+    assert few == 8 * (per_token + per_slice_row + per_output_row) + quantized(16, 16) + 3 * scratch + 40 * 5
     many = activation_bytes(MODEL, 20, 1000, 3)
-    assert many == 1000 * per_token + 192 * per_slice_row + 20 * per_output_row + 3 * scratch + 40 * (6 + 40)
+    expected = 1000 * per_token + 384 * per_slice_row + 20 * per_output_row + quantized(384, 32) + 3 * scratch
+    assert many == expected + 40 * (3 + 40)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
 
 LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
     : values_(round_up(max_tokens, kTileTokens) * 2 * (max_columns + 31) / 64 + 1),
-      scales_(max_tokens * (max_columns / 16 + 1)),
-      sums_(max_tokens * (max_columns / 16 + 1)),
-      scaled_sums_(max_tokens * (max_columns / 16 + 1)) {}
+      scales_(round_up(max_tokens, kTileTokens) * (max_columns / 16 + 1)),
+      sums_(scales_.size()),
+      scaled_sums_(scales_.size()) {}
 
 void LinearInput::set(const float* rows, int64_t tokens, int64_t columns, int64_t row_stride) {
   rows_ = rows;
