@@ -209,4 +209,55 @@ TEST(attention_over_paged_keys_and_values) {
   }
 }
 
+TEST(a_token_attends_alike_alone_and_beside_others) {
+  std::mt19937 generator(6);
+  constexpr int32_t kHeadSize = 64, kGroupSize = 3, kTokens = 20, kTokensPerBlock = 32, kBlocks = 6;
+  constexpr int64_t kStride = kGroupSize * kHeadSize;
+  for (const bool is_bfloat16 : {false, true}) {
+    const int64_t block_stride = int64_t(2) * kHeadSize * kTokensPerBlock / (is_bfloat16 ? 2 : 1);
+    std::vector<float> cache = random_floats(block_stride * kBlocks, generator);
+    if (is_bfloat16) {
+      auto* halves = reinterpret_cast<uint16_t*>(cache.data());
+      const auto values = random_floats(2 * cache.size(), generator);
+      for (size_t i = 0; i < values.size(); ++i) halves[i] = std::bit_cast<uint32_t>(values[i]) >> 16;
+    }
+    const std::vector<int32_t> block_ids = {3, 1, 5, 0, 4, 2};
+    const auto queries = random_floats(kTokens * kStride, generator);
+    for (const Isa isa : isas()) {
+      std::vector<float> scratch(attention_scratch_size(kMaxAttentionRows, kHeadSize));
+      const auto attend = [&](int32_t first, int32_t count, int32_t first_position, int32_t window, float* output) {
+        operations(isa).attention({.queries = queries.data() + first * kStride,
+                                   .output = output + first * kStride,
+                                   .query_stride = kStride,
+                                   .output_stride = kStride,
+                                   .num_tokens = count,
+                                   .group_size = kGroupSize,
+                                   .head_size = kHeadSize,
+                                   .first_position = first_position + first,
+                                   .window = window,
+                                   .sink_tokens = window / 4,
+                                   .scale = 0.2f,
+                                   .cache = cache.data(),
+                                   .is_bfloat16 = is_bfloat16,
+                                   .block_stride = block_stride,
+                                   .block_ids = block_ids.data(),
+                                   .tokens_per_block = kTokensPerBlock,
+                                   .scratch = scratch.data()});
+      };
+      for (const int32_t first_position : {0, 50, 61, 150}) {
+        for (const int32_t window : {0, 33}) {
+          std::vector<float> together(kTokens * kStride), alone(kTokens * kStride), parts(kTokens * kStride);
+          attend(0, kTokens, first_position, window, together.data());
+          for (int32_t token = 0; token < kTokens; ++token) attend(token, 1, first_position, window, alone.data());
+          for (int32_t token = 0; token < kTokens; token += 7) {
+            attend(token, std::min(7, kTokens - token), first_position, window, parts.data());
+          }
+          CHECK(alone == together);
+          CHECK(parts == together);
+        }
+      }
+    }
+  }
+}
+
 TEST_MAIN()
