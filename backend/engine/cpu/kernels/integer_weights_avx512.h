@@ -68,25 +68,15 @@ void load_group(const PackedLayout& layout, const std::byte* block, int64_t grou
   }
 }
 
-// Int8 with a scale for each of several groups.
-struct GroupedInt8 : Int8 {
-  static constexpr bool kIsPacked = true;  // is requantized
-};
-
 // For each row of a block the scale that makes its weights fit a byte. 126, not 127: requantize() rounds twice.
 template <class Weight>
 __m512 scales_of_rows(const PackedLayout& layout, const std::byte* block) {
   __m512 largest = _mm512_setzero_ps();
   for (int64_t group = 0; group < layout.groups; ++group) {
-    if constexpr (Weight::kOctetBytes == Int8::kOctetBytes) {
-      const __m512 scale = load_scales(block, group, layout.half_scales);
-      largest = max_magnitude(largest, _mm512_mul_ps(scale, _mm512_set1_ps(128.0f)));
-    } else {
-      __m512 scale, minimum;
-      load_group<Weight>(layout, block, group, scale, minimum);
-      const __m512 maximum = _mm512_fmadd_ps(scale, _mm512_set1_ps(15.0f), minimum);
-      largest = max_magnitude(largest, max_magnitude(minimum, maximum));
-    }
+    __m512 scale, minimum;
+    load_group<Weight>(layout, block, group, scale, minimum);
+    const __m512 maximum = _mm512_fmadd_ps(scale, _mm512_set1_ps(15.0f), minimum);
+    largest = max_magnitude(largest, max_magnitude(minimum, maximum));
   }
   const __mmask16 is_zero = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(kSmallestAbsmax), _CMP_LT_OQ);
   return _mm512_maskz_div_ps(_mm512_knot(is_zero), largest, _mm512_set1_ps(126.0f));

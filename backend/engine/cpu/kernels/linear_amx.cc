@@ -5,7 +5,7 @@
 #include "engine/cpu/kernels/tiles_amx.h"
 
 // Products of the matrix unit: a tile of 16 tokens by 64 columns times one of 64 columns by a block's 16 rows. Weights
-// are bytes, int8 as it is stored (q + 128) or requantized with one scale a row; activations are 16 bits in two halves, so that a
+// are bytes, int8 as it is stored (q + 128) or int4 requantized; activations are 16 bits in two halves, so that a
 // product is exact but for their rounding.
 namespace inflight::cpu {
 namespace {
@@ -109,29 +109,6 @@ void store_sums(const LinearTask& task, int64_t token, int64_t end, int64_t bloc
   }
 }
 
-// requantize() of GroupedInt8: weight / row_scale, rounded, as signed bytes, by products of 16 bits with the group's scale
-// in units of 2^-15 row_scale.
-void requantize_bytes(const PackedLayout& layout, const std::byte* block, __m512 row_scale, int64_t octets,
-                      int64_t first, int64_t last, std::byte* int8) {
-  const __mmask16 is_zero = _mm512_cmp_ps_mask(row_scale, _mm512_setzero_ps(), _CMP_EQ_OQ);
-  const __m512 unit = _mm512_maskz_div_ps(_mm512_knot(is_zero), _mm512_set1_ps(32768.0f), row_scale);
-  const __m512i offset = _mm512_set1_epi8(static_cast<int8_t>(0x80)), half = _mm512_set1_epi16(128);
-  const __m512i high_bytes = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
-  const std::byte* weights = block + layout.weight_offset + first * octets * Int8::kOctetBytes;
-  for (int64_t segment = first; segment < last; ++segment) {
-    const __m512 scale = load_scales(block, segment / layout.segments_per_group, layout.half_scales);
-    const __m512i factors = in_both_halves(_mm512_cvtps_epi32(_mm512_mul_ps(scale, unit)));
-    for (int64_t quad = 0; quad < 2 * octets; ++quad, weights += 64, int8 += 64) {
-      const __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(weights), offset);
-      __m512i even = _mm512_mulhrs_epi16(_mm512_slli_epi16(bytes, 8), factors);
-      __m512i odd = _mm512_mulhrs_epi16(_mm512_and_si512(bytes, high_bytes), factors);
-      even = _mm512_srli_epi16(_mm512_add_epi16(even, half), 8);
-      odd = _mm512_and_si512(_mm512_add_epi16(odd, half), high_bytes);
-      _mm512_store_si512(int8, _mm512_or_si512(even, odd));
-    }
-  }
-}
-
 template <class Weight, int kBlocks>
 void multiply_blocks(const LinearTask& task, int64_t block) {
   const PackedLayout& layout = *task.layout;
@@ -155,9 +132,8 @@ void multiply_blocks(const LinearTask& task, int64_t block) {
     const std::byte* weights[kBlocks];
     for (int b = 0; b < kBlocks; ++b) {
       if constexpr (Weight::kIsPacked) {
-        constexpr auto requantize_block =
-            Weight::kOctetBytes == Int8::kOctetBytes ? requantize_bytes : requantize<Weight, 0>;
-        requantize_block(layout, blocks[b], row_scales[b], 4, first * kChunkSegments, last * kChunkSegments, int8[b]);
+        requantize<Weight, 0>(layout, blocks[b], row_scales[b], 4, first * kChunkSegments, last * kChunkSegments,
+                              int8[b]);
         weights[b] = int8[b];
       } else {
         weights[b] = blocks[b] + layout.weight_offset + first * kTileBytes;
@@ -186,9 +162,7 @@ void multiply(const LinearTask& task) {
 }  // namespace
 
 void linear_rounded_amx(const LinearTask& task) {
-  if (task.layout->type == WeightType::kInt8) {
-    return task.layout->groups == 1 ? multiply<Int8>(task) : multiply<GroupedInt8>(task);
-  }
+  if (task.layout->type == WeightType::kInt8) return multiply<Int8>(task);
   if (task.layout->has_minimum) return multiply<Int4WithMinimum>(task);
   return multiply<Int4>(task);
 }

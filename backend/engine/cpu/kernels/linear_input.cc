@@ -29,12 +29,13 @@ void grow(std::vector<T>& buffer, int64_t size) {
 
 }  // namespace
 
-// AMX takes int8 and int4 whose columns fill whole tiles.
+// AMX takes int8 and int4 whose rows fill whole tiles. (That of the last block's rows: blocks are filled up.)
 InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
   if (layout.groups == 0) return InputForm::kFloats;
+  const bool has_row_scales = layout.type == WeightType::kInt4 || layout.groups == 1;
   const bool fills_tiles = layout.segment_columns == 32 && layout.packed_columns == layout.columns &&
                            layout.columns % kTileColumns == 0 && layout.columns <= kMaxTileColumns;
-  const bool takes_tiles = isa == Isa::kAmx && precision == Precision::kRounded && fills_tiles;
+  const bool takes_tiles = isa == Isa::kAmx && precision == Precision::kRounded && has_row_scales && fills_tiles;
   return takes_tiles ? InputForm::kTiles : InputForm::kSegments;
 }
 

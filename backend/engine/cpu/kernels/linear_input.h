@@ -12,8 +12,8 @@
 namespace inflight::cpu {
 
 // How integer matrices are multiplied. kRounded takes, where an instruction set has one, a way that is faster for many
-// tokens: weights are rounded to int8 with one scale a row (int4 with AVX-512; int8 too with AMX, whose matrix unit
-// takes activations of 16 bits with one scale a token). An output depends on this choice, but on nothing else in its batch.
+// tokens: int4 weights are rounded to int8 with one scale a row (AVX-512), and the matrix unit (AMX) takes activations
+// of 16 bits with one scale a token. An output depends on this choice, but on nothing else in its batch.
 enum class Precision { kExact, kRounded };
 
 // What a linear layer reads: floats; int8 with a scale for each segment of columns; 16 bits in tiles of 16 tokens.
