@@ -3,8 +3,9 @@
 //   linear_benchmark TYPE TOKENS[,TOKENS…] [ROWSxCOLUMNS[xCOUNT] …] [--rounded] [--threads N]
 //
 // TYPE: float32, bfloat16, float16, int8 or int4 (both in groups of 32, int4 with minimums as in Q4_1).
-// --rounded multiplies as the engine does for prompts. COUNT layers of a shape make one pass. Without shapes: the layers of SmolLM2-135M, with the last,
-// int8, as its lm_head. Prints time and rates of each shape and of one pass over all.
+// --rounded multiplies as the engine does for prompts. COUNT layers of a shape make one pass. Without shapes: the
+// layers of SmolLM2-135M, with the last, int8, as its lm_head. Prints time and rates of each shape and of one pass over
+// all.
 
 #include <chrono>
 #include <cstdio>

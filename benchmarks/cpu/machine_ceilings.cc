@@ -176,7 +176,7 @@ double gemm_gop_per_s(int threads) {
 
 #if defined(__AMX_INT8__)
 constexpr int kTileBytes = 1024;  // 16 rows of 64 bytes
-constexpr int kTileSteps = 16;    // of 64 bytes along two rows and two columns of tiles, which a first-level cache holds
+constexpr int kTileSteps = 16;    // of 64 bytes along two rows and two columns of tiles: 64 KB
 
 // Two by two tiles of sums, as many as eight registers allow.
 template <int kOperations, typename Multiply>

@@ -31,8 +31,8 @@ class RowParts {
   int64_t rows_per_part_;
 };
 
-// body(part, task, thread) for every task in [0, tasks_per_part) of every part: a thread does those of its own part first, and
-// then helps with the others.
+// body(part, task, thread) for every task in [0, tasks_per_part) of every part: a thread does those of its own part
+// first, and then helps with the others.
 template <class Body>
 void for_each_part(ThreadPool& pool, const RowParts& parts, int64_t tasks_per_part, const Body& body) {
   struct alignas(64) Counter {

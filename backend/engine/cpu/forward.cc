@@ -44,7 +44,8 @@ void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slic
   linear(weights.dense, slice, hidden, /*accumulate=*/true);
 
   linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
-  linear_input_.produce(weights.gate_up.matrix.layout(), slice.precision, pool_, isa_, normalize(weights.post_layernorm));
+  linear_input_.produce(weights.gate_up.matrix.layout(), slice.precision, pool_, isa_,
+                        normalize(weights.post_layernorm));
   linear(weights.gate_up, slice, gate_up_.data());
   linear_input_.set(activated_.data(), slice.rows, intermediate_size, intermediate_size);
   linear_input_.produce(weights.down.matrix.layout(), slice.precision, pool_, isa_, [&](int64_t row) {

@@ -107,6 +107,7 @@ struct BFloat16Cache {
 
 #if defined(__AMX_BF16__)
 constexpr int32_t kMaxTileHeadSize = 512;
+static_assert(kTileRows == kAttentionTileRows && kWordsPerTile == kAttentionEdgeWords);
 
 struct BFloat16Tiles : BFloat16Cache {
   static constexpr bool kHasTiles = true;

@@ -9,7 +9,6 @@ namespace inflight::cpu {
 namespace {
 
 constexpr int64_t kTokensPerTask = 128;      // their inputs fit the second-level cache
-constexpr int64_t kTokensPerTileTask = 256;  // of the matrix unit, for which weights are requantized once
 constexpr int64_t kMinTokensPerPart = 64;    // worth requantizing the weights for a thread's own tokens
 constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose their CPU for a while
 constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
@@ -70,14 +69,14 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
   const int64_t tasks = count_tasks(layout, input.tokens(), pool.size());
   const RowParts parts(input.tokens(), pool);
   if (form == InputForm::kTiles && parts.rows_per_part() >= kMinTokensPerPart &&
-      parts.rows_per_part() <= kTokensPerTileTask) {
+      parts.rows_per_part() <= kMaxAmxTaskTokens) {
     const int64_t block_tasks = std::min(tiles, divide_up(tasks, parts.count()));
     for_each_part(pool, parts, block_tasks, [&](int64_t part, int64_t block_task, int) {
       multiply(block_task, block_tasks, parts.begin(part), parts.end(part));
     });
     return;
   }
-  const int64_t task_tokens = form == InputForm::kTiles ? kTokensPerTileTask : kTokensPerTask;
+  const int64_t task_tokens = form == InputForm::kTiles ? kMaxAmxTaskTokens : kTokensPerTask;
   const int64_t token_tasks = divide_up(input.tokens(), task_tokens);
   const int64_t block_tasks = std::min(tiles, divide_up(tasks, token_tasks));
   pool.parallel_for(block_tasks * token_tasks, [&](int64_t index) {

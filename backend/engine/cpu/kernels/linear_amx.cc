@@ -10,10 +10,10 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kChunkColumns = 64;
+static_assert(kAmxTileTokens == kTileRows);
 constexpr int64_t kChunkSegments = 2;
 constexpr int64_t kMaxChunksPerPass = 16;  // so that the pass's weights stay in the first-level cache
-constexpr int64_t kMaxTokenTiles = 16;
+constexpr int64_t kMaxTokenTiles = kMaxAmxTaskTokens / kAmxTileTokens;
 
 // The sums of 16 tokens with one block's rows: of the activations' high halves and of their low halves.
 struct alignas(64) Sums {
@@ -112,7 +112,7 @@ void store_sums(const LinearTask& task, int64_t token, int64_t end, int64_t bloc
 template <class Weight, int kBlocks>
 void multiply_blocks(const LinearTask& task, int64_t block) {
   const PackedLayout& layout = *task.layout;
-  const int64_t chunks = layout.columns / kChunkColumns;
+  const int64_t chunks = layout.columns / kAmxTileColumns;
   const int64_t passes = (chunks + kMaxChunksPerPass - 1) / kMaxChunksPerPass;
   const int64_t tile_bytes = kTileRows * 2 * layout.columns;
   alignas(64) std::byte int8[kBlocks][kMaxChunksPerPass * kTileBytes];
@@ -181,10 +181,10 @@ void quantize_row_amx(const QuantizeTask& task) {
   const __m512i ones = _mm512_set1_epi8(1);
 
   __m512i high_sum = _mm512_setzero_si512(), low_sum = _mm512_setzero_si512();
-  for (int64_t chunk = 0; chunk < columns / kChunkColumns; ++chunk) {
+  for (int64_t chunk = 0; chunk < columns / kAmxTileColumns; ++chunk) {
     __m256i highs[2], lows[2];
     for (int half = 0; half < 2; ++half) {
-      const float* x = task.x + chunk * kChunkColumns + half * 32;
+      const float* x = task.x + chunk * kAmxTileColumns + half * 32;
       const __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
       const __m512i second = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), inverse));
       const __m512i values =

@@ -39,6 +39,7 @@ struct BFloat16 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
 };
+
 // Columns [first, last) of a tile; sums that are not complete wait in `partial`.
 template <class Weight, int kTokens, int kBlocks>
 void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t first, int64_t last, float* partial) {
@@ -327,7 +328,8 @@ void multiply_integer_blocks(const LinearTask& task, int64_t block) {
       if constexpr (Weight::kIsPacked) {
         if (task.requantizes) {
           for (int b = 0; b < kBlocks; ++b) {
-            requantize<Weight, 128>(layout, source.scales[b], _mm512_loadu_ps(row_scales[b]), octets, first, last, int8[b]);
+            requantize<Weight, 128>(layout, source.scales[b], _mm512_loadu_ps(row_scales[b]), octets, first, last,
+                                    int8[b]);
             source.weights[b] = int8[b];
             source.scales[b] = reinterpret_cast<const std::byte*>(row_scales[b]);
           }

@@ -8,8 +8,6 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kTileTokens = 16;
-constexpr int64_t kTileColumns = 64;
 constexpr int64_t kMaxTileColumns = 1 << 15;  // of a row: sums must fit 32 bits
 
 void (*quantize_row_kernel(InputForm form, Isa isa))(const QuantizeTask&) {
@@ -34,14 +32,14 @@ InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
   if (layout.groups == 0) return InputForm::kFloats;
   const bool has_row_scales = layout.type == WeightType::kInt4 || layout.groups == 1;
   const bool fills_tiles = layout.segment_columns == 32 && layout.packed_columns == layout.columns &&
-                           layout.columns % kTileColumns == 0 && layout.columns <= kMaxTileColumns;
+                           layout.columns % kAmxTileColumns == 0 && layout.columns <= kMaxTileColumns;
   const bool takes_tiles = isa == Isa::kAmx && precision == Precision::kRounded && has_row_scales && fills_tiles;
   return takes_tiles ? InputForm::kTiles : InputForm::kSegments;
 }
 
 LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
-    : values_(round_up(max_tokens, kTileTokens) * 2 * (max_columns + 31) / 64 + 1),
-      scales_(round_up(max_tokens, kTileTokens) * (max_columns / 16 + 1)),
+    : values_(round_up(max_tokens, kAmxTileTokens) * 2 * (max_columns + 31) / 64 + 1),
+      scales_(round_up(max_tokens, kAmxTileTokens) * (max_columns / 16 + 1)),
       sums_(scales_.size()),
       scaled_sums_(scales_.size()) {}
 
@@ -75,7 +73,7 @@ void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision
   quantized_layout_ = layout;
   quantize_row_ = quantize_row_kernel(form_, isa);
   if (form_ == InputForm::kTiles) {
-    grow(values_, round_up(tokens_, kTileTokens) * 2 * columns_ / 64);
+    grow(values_, round_up(tokens_, kAmxTileTokens) * 2 * columns_ / 64);
     grow(scales_, tokens_);
     grow(sums_, 2 * tokens_);
     return;
@@ -89,10 +87,10 @@ void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision
 
 void LinearInput::quantize_row(int64_t row) {
   if (form_ == InputForm::kTiles) {
-    const int64_t tile = row / kTileTokens * kTileTokens * 2 * columns_;
+    const int64_t tile = row / kAmxTileTokens * kAmxTileTokens * 2 * columns_;
     quantize_row_({.layout = &quantized_layout_,
                    .x = rows_ + row * row_stride_,
-                   .values = values() + tile + row % kTileTokens * kTileColumns,
+                   .values = values() + tile + row % kAmxTileTokens * kAmxTileColumns,
                    .scales = scales_.data() + row,
                    .sums = sums_.data() + 2 * row,
                    .scaled_sums = nullptr});

@@ -35,7 +35,13 @@ void linear_portable(const LinearTask& task);
 void linear_avx2(const LinearTask& task);
 void linear_avx512(const LinearTask& task);
 
-// For Precision::kRounded and inputs of InputForm::kTiles: at most 256 tokens, from a multiple of 16 on.
+// Of the activations that linear_rounded_amx takes.
+inline constexpr int64_t kAmxTileTokens = 16;
+inline constexpr int64_t kAmxTileColumns = 64;
+inline constexpr int64_t kMaxAmxTaskTokens = 256;
+
+// For Precision::kRounded and inputs of InputForm::kTiles: at most kMaxAmxTaskTokens, from a multiple of
+// kAmxTileTokens on.
 void linear_rounded_amx(const LinearTask& task);
 
 // Quantizes one row of `layout`.columns floats for a matrix of `layout`, writing packed_columns values
@@ -58,8 +64,8 @@ void quantize_row_portable(const QuantizeTask& task);
 void quantize_row_avx2(const QuantizeTask& task);
 void quantize_row_avx512(const QuantizeTask& task);
 
-// For linear_rounded_amx: one scale for the whole row, whose values are 16 bits, 256 * high + low. `values` is where the
-// row's first 64 columns lie in tiles of 16 tokens, [columns / 64][high, low][16][64]; two sums, times -2^7.
+// For linear_rounded_amx: one scale for the whole row, whose values are 16 bits, 256 * high + low. `values` is where
+// the row's first 64 columns lie in tiles of 16 tokens, [columns / 64][high, low][16][64]; two sums, times -2^7.
 void quantize_row_amx(const QuantizeTask& task);
 
 }  // namespace inflight::cpu
