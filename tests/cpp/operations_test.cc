@@ -166,8 +166,9 @@ TEST(attention_over_paged_keys_and_values) {
     const int64_t stride = group_size * head_size + 3;
     const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
     for (const Isa isa : isas()) {
-      // Its dot products round queries and weights as well.
-      const double tolerance = is_bfloat16 && isa >= Isa::kAvx512Bf16 ? 0.08 : 2e-5;
+      // Its dot products round queries and weights as well; scores grow with the head.
+      const double rounding = head_size <= 70 ? 0.06 : 0.08;
+      const double tolerance = is_bfloat16 && isa >= Isa::kAvx512Bf16 ? rounding : 2e-5;
       std::vector<float> output(num_tokens * stride, 77), scratch(attention_scratch_size(kMaxAttentionRows, head_size));
       operations(isa).attention({.queries = queries.data(),
                                  .output = output.data(),
