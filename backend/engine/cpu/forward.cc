@@ -37,22 +37,28 @@ void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slic
 
   linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
   linear_input_.produce(weights.qkv.matrix.layout(), slice.precision, pool_, isa_, normalize(weights.input_layernorm));
-  linear(weights.qkv, slice, qkv_.data());
+  linear(weights.qkv, linear_input_, slice, qkv_.data());
   rotate_and_cache(batch, layer, slice);
   attend(layer, slice);
   linear_input_.set(attention_output_.data(), slice.rows, config_.attention_size(), config_.attention_size());
-  linear(weights.dense, slice, hidden, /*accumulate=*/true);
+  linear(weights.dense, linear_input_, slice, hidden, /*accumulate=*/true);
 
   linear_input_.set(normed_.data(), slice.rows, hidden_size, hidden_size);
   linear_input_.produce(weights.gate_up.matrix.layout(), slice.precision, pool_, isa_,
                         normalize(weights.post_layernorm));
-  linear(weights.gate_up, slice, gate_up_.data());
-  linear_input_.set(activated_.data(), slice.rows, intermediate_size, intermediate_size);
-  linear_input_.produce(weights.down.matrix.layout(), slice.precision, pool_, isa_, [&](int64_t row) {
-    operations_.silu_and_multiply(gate_up_.data() + row * 2 * intermediate_size, intermediate_size,
-                                  activated_.data() + row * intermediate_size);
-  });
-  linear(weights.down, slice, hidden, /*accumulate=*/true);
+  activated_input_.set(activated_.data(), slice.rows, intermediate_size, intermediate_size);
+  const PackedLayout& down = weights.down.matrix.layout();
+  if (has_linear_silu_and_multiply(weights.gate_up.matrix.layout(), down, slice.precision, isa_)) {
+    linear_silu_and_multiply(weights.gate_up.matrix, weights.gate_up.bias.data(), linear_input_, down, activated_input_,
+                             pool_, isa_, slice.precision);
+  } else {
+    linear(weights.gate_up, linear_input_, slice, gate_up_.data());
+    activated_input_.produce(down, slice.precision, pool_, isa_, [&](int64_t row) {
+      operations_.silu_and_multiply(gate_up_.data() + row * 2 * intermediate_size, intermediate_size,
+                                    activated_.data() + row * intermediate_size);
+    });
+  }
+  linear(weights.down, activated_input_, slice, hidden, /*accumulate=*/true);
 }
 
 ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
@@ -67,8 +73,8 @@ ForwardPass::ForwardPass(const EngineConfig& config, const AttentionWindows& win
       rotary_embedding_(config.model),
       group_size_(config.model.num_attention_heads / config.model.num_key_value_heads),
       max_slice_rows_(std::min<int64_t>(config.build.max_num_tokens, kSliceRowsPerThread * pool.size())),
-      linear_input_(max_slice_rows_,
-                    std::max({config_.hidden_size, config_.attention_size(), config_.intermediate_size})),
+      linear_input_(max_slice_rows_, std::max(config_.hidden_size, config_.attention_size())),
+      activated_input_(max_slice_rows_, config_.intermediate_size),
       output_layer_(config, weights, pool, isa) {
   const size_t rows = config.build.max_num_tokens;
   hidden_ = Buffer<float>(rows * config_.hidden_size);
@@ -138,9 +144,10 @@ void ForwardPass::embed(const Batch& batch) {
   });
 }
 
-void ForwardPass::linear(const LinearWeights& weights, const Slice& slice, float* y, bool accumulate) {
+void ForwardPass::linear(const LinearWeights& weights, LinearInput& input, const Slice& slice, float* y,
+                         bool accumulate) {
   const LinearOutput output = {y, weights.matrix.rows(), weights.bias.data(), accumulate};
-  cpu::linear(weights.matrix, linear_input_, output, pool_, isa_, slice.precision);
+  cpu::linear(weights.matrix, input, output, pool_, isa_, slice.precision);
 }
 
 // Normalizes queries and keys where the model does, turns them by their position, and puts keys and

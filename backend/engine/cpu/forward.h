@@ -55,8 +55,8 @@ class ForwardPass {
   void run_layer(const Batch& batch, int32_t layer, const Slice& slice);
   void rotate_and_cache(const Batch& batch, int32_t layer, const Slice& slice);
   void attend(int32_t layer, const Slice& slice);
-  // y = weights · linear_input_ (+ y)
-  void linear(const LinearWeights& weights, const Slice& slice, float* y, bool accumulate = false);
+  // y = weights · input (+ y)
+  void linear(const LinearWeights& weights, LinearInput& input, const Slice& slice, float* y, bool accumulate = false);
 
   const ModelConfig& config_;
   const AttentionWindows& windows_;
@@ -81,6 +81,7 @@ class ForwardPass {
   Buffer<float> activated_;         // [max_slice_rows, intermediate]
 
   LinearInput linear_input_;
+  LinearInput activated_input_;
   OutputLayer output_layer_;
   std::vector<Slice> slices_;
   std::vector<AttentionTask> attention_tasks_;

@@ -31,43 +31,23 @@ int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads)
   return tasks <= threads ? tasks : tasks / threads * threads;
 }
 
-}  // namespace
-
-void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
-            Precision precision) {
-  if (input.tokens() == 0) return;
-  const PackedLayout& layout = weight.layout();
-  const bool integer = layout.groups != 0;
-  input.quantize(layout, precision, pool, isa);
-  const InputForm form = input_form(layout, precision, isa);
+// Calls the kernel for every part of `whole`, whose blocks are cut at multiples of tile_blocks.
+void run(const LinearTask& whole, InputForm form, int64_t tile_blocks, ThreadPool& pool, Isa isa) {
   const auto kernel = linear_kernel(isa, form);
-
-  const int64_t blocks = divide_up(layout.rows, kBlockRows);
-  const int64_t tile_blocks = input.tokens() == 1 ? 1 : integer ? 2 : 4;
+  const int64_t blocks = whole.last_block, tokens = whole.last_token;
   const int64_t tiles = divide_up(blocks, tile_blocks);
   const auto multiply = [&](int64_t block_task, int64_t block_tasks, int64_t first_token, int64_t last_token) {
     if (first_token == last_token) return;
-    kernel({.layout = &layout,
-            .blocks = weight.blocks(),
-            .first_block = block_task * tiles / block_tasks * tile_blocks,
-            .last_block = std::min(blocks, (block_task + 1) * tiles / block_tasks * tile_blocks),
-            .first_token = first_token,
-            .last_token = last_token,
-            .x = input.rows(),
-            .x_stride = input.row_stride(),
-            .quantized_x = integer ? input.quantized() : nullptr,
-            .segment_scales = integer ? input.segment_scales() : nullptr,
-            .segment_sums = integer ? input.segment_sums() : nullptr,
-            .scaled_sums = integer ? input.scaled_sums() : nullptr,
-            .y = output.rows,
-            .y_stride = output.row_stride,
-            .bias = output.bias,
-            .accumulate = output.accumulate,
-            .requantizes = precision == Precision::kRounded});
+    LinearTask task = whole;
+    task.first_block = block_task * tiles / block_tasks * tile_blocks;
+    task.last_block = std::min(blocks, (block_task + 1) * tiles / block_tasks * tile_blocks);
+    task.first_token = first_token;
+    task.last_token = last_token;
+    kernel(task);
   };
 
-  const int64_t tasks = count_tasks(layout, input.tokens(), pool.size());
-  const RowParts parts(input.tokens(), pool);
+  const int64_t tasks = count_tasks(*whole.layout, tokens, pool.size());
+  const RowParts parts(tokens, pool);
   if (form == InputForm::kTiles && parts.rows_per_part() >= kMinTokensPerPart &&
       parts.rows_per_part() <= kMaxAmxTaskTokens) {
     const int64_t block_tasks = std::min(tiles, divide_up(tasks, parts.count()));
@@ -77,12 +57,46 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
     return;
   }
   const int64_t task_tokens = form == InputForm::kTiles ? kMaxAmxTaskTokens : kTokensPerTask;
-  const int64_t token_tasks = divide_up(input.tokens(), task_tokens);
+  const int64_t token_tasks = divide_up(tokens, task_tokens);
   const int64_t block_tasks = std::min(tiles, divide_up(tasks, token_tasks));
   pool.parallel_for(block_tasks * token_tasks, [&](int64_t index) {
     const int64_t first_token = index / block_tasks * task_tokens;
-    multiply(index % block_tasks, block_tasks, first_token, std::min(input.tokens(), first_token + task_tokens));
+    multiply(index % block_tasks, block_tasks, first_token, std::min(tokens, first_token + task_tokens));
   });
+}
+
+}  // namespace
+
+void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
+            Precision precision) {
+  if (input.tokens() == 0) return;
+  const PackedLayout& layout = weight.layout();
+  input.quantize(layout, precision, pool, isa);
+  const InputForm form = input_form(layout, precision, isa);
+  LinearTask task = input.task(weight);
+  task.y = output.rows;
+  task.y_stride = output.row_stride;
+  task.bias = output.bias;
+  task.accumulate = output.accumulate;
+  task.requantizes = precision == Precision::kRounded;
+  run(task, form, input.tokens() == 1 ? 1 : form == InputForm::kFloats ? 4 : 2, pool, isa);
+}
+
+bool has_linear_silu_and_multiply(const PackedLayout& gate_up, const PackedLayout& next, Precision precision, Isa isa) {
+  return input_form(gate_up, precision, isa) == InputForm::kTiles &&
+         input_form(next, precision, isa) == InputForm::kTiles;
+}
+
+void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, LinearInput& input,
+                              const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa,
+                              Precision precision) {
+  if (input.tokens() == 0) return;
+  input.quantize(gate_up.layout(), precision, pool, isa);
+  LinearTask task = input.task(gate_up);
+  task.last_block /= 2;
+  task.activated = output.begin_tiles(next, precision, isa);
+  task.bias = bias;
+  run(task, InputForm::kTiles, 2, pool, isa);
 }
 
 }  // namespace inflight::cpu

@@ -23,4 +23,13 @@ struct LinearOutput {
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
             Precision precision = Precision::kExact);
 
+// Whether linear_silu_and_multiply() can take these two.
+bool has_linear_silu_and_multiply(const PackedLayout& gate_up, const PackedLayout& next, Precision precision, Isa isa);
+
+// Makes SiLU(gate) * up of [gate, up] = x · Wᵀ (+ bias) the input of the next layer, without writing it out as floats.
+// output.columns() must be half of gate_up.rows(); its rows are not looked at.
+void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, LinearInput& input,
+                              const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa,
+                              Precision precision);
+
 }  // namespace inflight::cpu

@@ -8,15 +8,12 @@
 namespace inflight::cpu {
 namespace {
 
-constexpr int64_t kMaxTileColumns = 1 << 15;  // of a row: sums must fit 32 bits
-
-void (*quantize_row_kernel(InputForm form, Isa isa))(const QuantizeTask&) {
+void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
 #if defined(__x86_64__)
-  if (form == InputForm::kTiles) return quantize_row_amx;
   if (isa >= Isa::kAvx512) return quantize_row_avx512;
   if (isa == Isa::kAvx2) return quantize_row_avx2;
 #endif
-  (void)form, (void)isa;
+  (void)isa;
   return quantize_row_portable;
 }
 
@@ -27,14 +24,14 @@ void grow(std::vector<T>& buffer, int64_t size) {
 
 }  // namespace
 
-// AMX takes int8 and int4 whose rows fill whole tiles. (That of the last block's rows: blocks are filled up.)
+// AMX takes columns that fill whole tiles; where weights are integers, each of one group.
 InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
-  if (layout.groups == 0) return InputForm::kFloats;
-  const bool has_row_scales = layout.type == WeightType::kInt4 || layout.groups == 1;
-  const bool fills_tiles = layout.segment_columns == 32 && layout.packed_columns == layout.columns &&
-                           layout.columns % kAmxTileColumns == 0 && layout.columns <= kMaxTileColumns;
-  const bool takes_tiles = isa == Isa::kAmx && precision == Precision::kRounded && has_row_scales && fills_tiles;
-  return takes_tiles ? InputForm::kTiles : InputForm::kSegments;
+  const bool is_integer = layout.groups != 0;
+  const bool fills_tiles = layout.columns % kAmxTileColumns == 0 &&
+                           (is_integer ? layout.segment_columns == kAmxTileColumns && layout.packed_columns == layout.columns
+                                       : layout.type == WeightType::kBFloat16);
+  if (isa == Isa::kAmx && precision == Precision::kRounded && fills_tiles) return InputForm::kTiles;
+  return is_integer ? InputForm::kSegments : InputForm::kFloats;
 }
 
 LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
@@ -67,17 +64,33 @@ void LinearInput::quantize(const PackedLayout& layout, Precision precision, Thre
   produce(layout, precision, pool, isa, [](int64_t) {});
 }
 
+std::byte* LinearInput::begin_tiles(const PackedLayout& layout, Precision precision, Isa isa) {
+  begin_quantize(layout, precision, isa);
+  return values();
+}
+
+LinearTask LinearInput::task(const PackedMatrix& weight) const {
+  LinearTask task{};
+  task.layout = &weight.layout();
+  task.blocks = weight.blocks();
+  task.last_block = divide_up(weight.rows(), kBlockRows);
+  task.last_token = tokens_;
+  task.x = rows_;
+  task.x_stride = row_stride_;
+  task.x_tiles = values_.data()->bytes;
+  task.quantized_x = reinterpret_cast<const int8_t*>(task.x_tiles);
+  task.segment_scales = scales_.data();
+  task.segment_sums = sums_.data();
+  task.scaled_sums = scaled_sums_.data();
+  return task;
+}
+
 void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision, Isa isa) {
   form_ = input_form(layout, precision, isa);
   if (form_ == InputForm::kFloats) return;
   quantized_layout_ = layout;
-  quantize_row_ = quantize_row_kernel(form_, isa);
-  if (form_ == InputForm::kTiles) {
-    grow(values_, round_up(tokens_, kAmxTileTokens) * 2 * columns_ / 64);
-    grow(scales_, tokens_);
-    grow(sums_, 2 * tokens_);
-    return;
-  }
+  if (form_ == InputForm::kTiles) return grow(values_, round_up(tokens_, kAmxTileTokens) * 2 * columns_ / 64);
+  quantize_row_ = quantize_row_kernel(isa);
   const int64_t segments = layout.groups * layout.segments_per_group;
   grow(values_, divide_up(tokens_ * layout.packed_columns, 64));
   grow(scales_, tokens_ * segments);
@@ -86,20 +99,18 @@ void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision
 }
 
 void LinearInput::quantize_row(int64_t row) {
+  const float* x = rows_ + row * row_stride_;
   if (form_ == InputForm::kTiles) {
-    const int64_t tile = row / kAmxTileTokens * kAmxTileTokens * 2 * columns_;
-    quantize_row_({.layout = &quantized_layout_,
-                   .x = rows_ + row * row_stride_,
-                   .values = values() + tile + row % kAmxTileTokens * kAmxTileColumns,
-                   .scales = scales_.data() + row,
-                   .sums = sums_.data() + 2 * row,
-                   .scaled_sums = nullptr});
+#if defined(__x86_64__)
+    const int64_t tiles = row / kAmxTileTokens * kAmxTileTokens * 2 * columns_;
+    write_row_to_tiles_amx(x, columns_, values() + tiles + row % kAmxTileTokens * 2 * kAmxTileColumns);
+#endif
     return;
   }
   const int64_t segments = quantized_layout_.groups * quantized_layout_.segments_per_group;
   quantize_row_({.layout = &quantized_layout_,
-                 .x = rows_ + row * row_stride_,
-                 .values = values() + row * quantized_layout_.packed_columns,
+                 .x = x,
+                 .values = reinterpret_cast<int8_t*>(values()) + row * quantized_layout_.packed_columns,
                  .scales = scales_.data() + row * segments,
                  .sums = sums_.data() + row * segments,
                  .scaled_sums = scaled_sums_.data() + row * segments});

@@ -7,16 +7,16 @@
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/for_each_row.h"
 #include "engine/cpu/kernels/linear_kernel.h"
-#include "engine/cpu/packed_layout.h"
+#include "engine/cpu/packed_matrix.h"
 
 namespace inflight::cpu {
 
 // How integer matrices are multiplied. kRounded takes, where an instruction set has one, a way that is faster for many
-// tokens: int4 weights are rounded to int8 with one scale a row (AVX-512), and the matrix unit (AMX) takes activations
-// of 16 bits with one scale a token. An output depends on this choice, but on nothing else in its batch.
+// tokens: int4 weights are rounded to int8 with one scale a row (AVX-512), or all weights but float32 and float16, and
+// what they are multiplied with, to bfloat16 (AMX). An output depends on this choice, but on nothing else in its batch.
 enum class Precision { kExact, kRounded };
 
-// What a linear layer reads: floats; int8 with a scale for each segment of columns; 16 bits in tiles of 16 tokens.
+// What a linear layer reads: floats; int8 with a scale for each segment of columns; bfloat16 in tiles of 16 tokens.
 enum class InputForm { kFloats, kSegments, kTiles };
 
 InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa);
@@ -52,18 +52,18 @@ class LinearInput {
   const float* rows() const { return rows_; }
   int64_t row_stride() const { return row_stride_; }
 
-  // What quantize() made for the last layout; see LinearTask for the shapes.
-  const int8_t* quantized() const { return values_.data()->values; }
-  const float* segment_scales() const { return scales_.data(); }
-  const int32_t* segment_sums() const { return sums_.data(); }
-  const float* scaled_sums() const { return scaled_sums_.data(); }
+  // All of a product with `weight`, for which quantize() or produce() was called last; its output is still to be set.
+  LinearTask task(const PackedMatrix& weight) const;
+
+  // For who writes tiles in place of produce().
+  std::byte* begin_tiles(const PackedLayout& layout, Precision precision, Isa isa);
 
  private:
   struct alignas(64) CacheLine {
-    int8_t values[64];
+    std::byte bytes[64];
   };
 
-  int8_t* values() { return values_.data()->values; }
+  std::byte* values() { return values_.data()->bytes; }
   bool is_quantized_for(const PackedLayout& layout, InputForm form) const;
   void begin_quantize(const PackedLayout& layout, Precision precision, Isa isa);
   void quantize_row(int64_t row);
@@ -76,7 +76,7 @@ class LinearInput {
   InputForm form_ = InputForm::kFloats;
   PackedLayout quantized_layout_{};
   void (*quantize_row_)(const QuantizeTask&) = nullptr;
-  std::vector<CacheLine> values_;  // of int8_t
+  std::vector<CacheLine> values_;  // int8, or tiles
   std::vector<float> scales_;
   std::vector<int32_t> sums_;
   std::vector<float> scaled_sums_;

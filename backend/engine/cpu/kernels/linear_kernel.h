@@ -19,37 +19,39 @@ struct LinearTask {
 
   const float* x;  // float types: [tokens, columns], rows x_stride apart
   int64_t x_stride;
-  const int8_t* quantized_x;     // integer types: [tokens, packed_columns], in [-127, 127]; or see quantize_row_amx
+  const std::byte* x_tiles;      // linear_rounded_amx: bfloat16, [tokens / 16][columns / 32][16][32]
+  const int8_t* quantized_x;     // integer types: [tokens, packed_columns], in [-127, 127]
   const float* segment_scales;   // [tokens, segments]: x is about scale * quantized_x
   const int32_t* segment_sums;   // [tokens, segments] of quantized_x; what quantize_row of the same ISA made of them
   const float* scaled_sums;      // [tokens, segments]: scale * sum
 
   float* y;  // [tokens, rows], rows y_stride apart
   int64_t y_stride;
-  const float* bias;  // [rows] or null
-  bool accumulate;    // adds to y instead of overwriting it
-  bool requantizes;   // int4: see Precision::kRounded
+  std::byte* activated;  // linear_rounded_amx: takes the place of y, or null; see linear_silu_and_multiply()
+  const float* bias;     // [rows] or null
+  bool accumulate;       // adds to y instead of overwriting it
+  bool requantizes;      // int4: see Precision::kRounded
 };
 
 void linear_portable(const LinearTask& task);
 void linear_avx2(const LinearTask& task);
 void linear_avx512(const LinearTask& task);
 
-// Of the activations that linear_rounded_amx takes.
-inline constexpr int64_t kAmxTileTokens = 16;
-inline constexpr int64_t kAmxTileColumns = 64;
-inline constexpr int64_t kMaxAmxTaskTokens = 256;
-
 // For Precision::kRounded and inputs of InputForm::kTiles: at most kMaxAmxTaskTokens, from a multiple of
 // kAmxTileTokens on.
+inline constexpr int64_t kAmxTileTokens = 16;
+inline constexpr int64_t kAmxTileColumns = 32;
+inline constexpr int64_t kMaxAmxTaskTokens = 256;
 void linear_rounded_amx(const LinearTask& task);
+
+// Rounds one row of floats to bfloat16; `tiles` is where its first 32 columns lie in x_tiles.
+void write_row_to_tiles_amx(const float* x, int64_t columns, std::byte* tiles);
 
 // Quantizes one row of `layout`.columns floats for a matrix of `layout`, writing packed_columns values
 // and a scale and two sums a segment: scale = absmax / 127, value = x / scale rounded to nearest even.
 // A segment whose absmax is below kSmallestAbsmax becomes zeros; one with a NaN or an infinity gets a scale
 // that is not finite.
-inline constexpr float kSmallestAbsmax = 1e-36f;    // 127 / absmax must stay finite
-inline constexpr float kSmallestAbsmax16 = 1e-34f;  // for quantize_row_amx, which divides 2^15
+inline constexpr float kSmallestAbsmax = 1e-36f;  // 127 / absmax must stay finite
 
 struct QuantizeTask {
   const PackedLayout* layout;
@@ -63,9 +65,5 @@ struct QuantizeTask {
 void quantize_row_portable(const QuantizeTask& task);
 void quantize_row_avx2(const QuantizeTask& task);
 void quantize_row_avx512(const QuantizeTask& task);
-
-// For linear_rounded_amx: one scale for the whole row, whose values are 16 bits, 256 * high + low. `values` is where
-// the row's first 64 columns lie in tiles of 16 tokens, [columns / 64][high, low][16][64]; two sums, times -2^7.
-void quantize_row_amx(const QuantizeTask& task);
 
 }  // namespace inflight::cpu
