@@ -30,8 +30,7 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         + model.attention_size
         + 3 * model.intermediate_size  # gate and up, activated
     )
-    slice_rows = min(max_num_tokens, 128 * num_threads)
-    columns = max(model.hidden_size, model.attention_size, model.intermediate_size)
+    slice_rows = min(max_num_tokens, 256 * num_threads)
     batch_row, attention_task, layer_slice = 12, 16, 40
     slices = -(-max_num_tokens // slice_rows) + 2 * max_batch_size
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
@@ -41,16 +40,17 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
         + slices * layer_slice
         + slice_rows * _FLOAT_BYTES * floats_per_slice_row
-        + _quantized_bytes(slice_rows, columns)
+        + _input_bytes(slice_rows, max(model.hidden_size, model.attention_size))
+        + _input_bytes(slice_rows, model.intermediate_size)
         + output_rows * _FLOAT_BYTES * (model.hidden_size + model.vocab_size)
-        + _quantized_bytes(output_rows, model.hidden_size)
+        + _input_bytes(output_rows, model.hidden_size)
         + num_threads * scratch_per_thread
     )
 
 
-def _quantized_bytes(rows: int, columns: int) -> int:
-    """Of a linear layer's input: values of up to 16 bits, scales and two sums."""
-    return _whole_tiles(rows) * (2 * (columns + 31) + 3 * _FLOAT_BYTES * (columns // 16 + 1))
+def _input_bytes(rows: int, columns: int) -> int:
+    """Of a linear layer's input: values of up to 16 bits, in tiles; scales and two sums."""
+    return _whole_tiles(rows) * 2 * (columns + 31) + rows * 3 * _FLOAT_BYTES * (columns // 16 + 1)
 
 
 def _whole_tiles(rows: int) -> int:

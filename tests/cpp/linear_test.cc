@@ -20,6 +20,9 @@ constexpr auto kF16 = WeightType::kFloat16;
 constexpr auto kInt8 = WeightType::kInt8;
 constexpr auto kInt4 = WeightType::kInt4;
 
+constexpr auto kExact = Precision::kExact;
+constexpr auto kRounded = Precision::kRounded;
+
 constexpr double kBFloat16Rounding = 1.0 / 256;  // the most that it changes a value, relative to it
 constexpr int64_t kTokenCounts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 33, 65, 130};
 
@@ -146,7 +149,7 @@ Product reference(const RandomMatrix& matrix, const std::vector<float>& x, int64
 
 std::vector<float> multiply(std::span<const std::byte> blob, const std::vector<float>& x, int64_t tokens, Isa isa,
                             ThreadPool& pool, const float* bias = nullptr,
-                            Precision precision = Precision::kExact) {
+                            Precision precision = kExact) {
   const PackedMatrix packed(blob, "weight");
   LinearInput input(tokens, packed.columns());
   input.set(x.data(), tokens, packed.columns(), packed.columns());
@@ -204,8 +207,8 @@ TEST(products_equal_the_reference_for_every_type_shape_and_isa) {
         const auto y = multiply(blob, x, tokens, isa, pool);
         check_close(y, expected, 2e-6);
         check_close(y, unquantized, integer ? 1.001 : 2e-6);
-        const auto y_rounded = multiply(blob, x, tokens, isa, pool, nullptr, Precision::kRounded);
-        if (input_form(layout, Precision::kRounded, isa) == InputForm::kTiles) {
+        const auto y_rounded = multiply(blob, x, tokens, isa, pool, nullptr, kRounded);
+        if (input_form(layout, kRounded, isa) == InputForm::kTiles) {
           check_close(y_rounded, reference(matrix, x, tokens, nullptr), 2.01 * kBFloat16Rounding);
         } else if (shape.type == kInt4) {
           auto requantized = expected;
@@ -242,7 +245,7 @@ TEST(bias_accumulation_and_strides_are_honored) {
       for (const Isa isa : available_isas()) {
         for (const int option : {0, 1, 2, 3}) {
           const bool accumulate = option % 2;
-          const auto precision = option / 2 ? Precision::kRounded : Precision::kExact;
+          const auto precision = option / 2 ? kRounded : kExact;
           const auto plain = multiply(blob, dense_x, tokens, isa, pool, nullptr, precision);
           LinearInput input(tokens, shape.columns);
           input.set(x.data(), tokens, shape.columns, x_stride);
@@ -284,13 +287,48 @@ TEST(a_token_gets_the_same_output_in_any_batch_at_any_thread_count) {
     const auto blob = pack_matrix(matrix.source());
     const auto x = random_values(kBatch * shape.columns, random);
     for (const Isa isa : available_isas()) {
-      for (const Precision precision : {Precision::kExact, Precision::kRounded}) {
+      for (const Precision precision : {kExact, kRounded}) {
         const auto batch = multiply(blob, x, kBatch, isa, three, nullptr, precision);
         CHECK(batch == multiply(blob, x, kBatch, isa, one, nullptr, precision));
         for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 13, 130}) {
           const auto some = multiply(blob, x, tokens, isa, one, nullptr, precision);
           CHECK(std::equal(some.begin(), some.end(), batch.begin()));
         }
+      }
+    }
+  }
+}
+
+TEST(gate_and_up_become_the_input_of_the_next_layer) {
+  std::mt19937 random(30);
+  ThreadPool pool(2);
+  constexpr int64_t kHidden = 96, kIntermediate = 160;
+  for (const auto type : {kBF16, kInt8, kInt4}) {
+    const int64_t groups = type == kBF16 ? 0 : 3;
+    const auto gate_up = test::random_matrix({type, 2 * kIntermediate, kHidden, groups}, random);
+    const auto down = test::random_matrix({type, 40, kIntermediate, type == kBF16 ? 0 : 5}, random);
+    const auto gate_up_blob = pack_matrix(gate_up.source()), down_blob = pack_matrix(down.source());
+    const PackedMatrix packed_gate_up(gate_up_blob, "gate_up"), packed_down(down_blob, "down");
+    const auto bias = random_values(2 * kIntermediate, random);
+    for (const Isa isa : available_isas()) {
+      if (!has_linear_silu_and_multiply(packed_gate_up.layout(), packed_down.layout(), kRounded, isa)) continue;
+      for (const int64_t tokens : {1, 16, 33, 300}) {
+        const auto x = random_values(tokens * kHidden, random);
+        const auto rows = multiply(gate_up_blob, x, tokens, isa, pool, bias.data(), kRounded);
+        std::vector<float> activated;
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t i = 0; i < kIntermediate; ++i) {
+            const float gate = rows[t * 2 * kIntermediate + i], up = rows[t * 2 * kIntermediate + kIntermediate + i];
+            activated.push_back(gate / (1.0f + std::exp(-gate)) * up);
+          }
+        }
+        LinearInput input(tokens, kHidden), next(tokens, kIntermediate);
+        input.set(x.data(), tokens, kHidden, kHidden);
+        next.set(nullptr, tokens, kIntermediate, kIntermediate);
+        linear_silu_and_multiply(packed_gate_up, bias.data(), input, packed_down.layout(), next, pool, isa, kRounded);
+        std::vector<float> y(tokens * 40);
+        linear(packed_down, next, {.rows = y.data(), .row_stride = 40}, pool, isa, kRounded);
+        check_close(y, reference(down, activated, tokens, nullptr), 2.02 * kBFloat16Rounding);
       }
     }
   }
@@ -367,7 +405,7 @@ TEST(extreme_int4_weights_are_requantized_soundly) {
                                  .scale = scale.data(), .minimum = minimum.data()});
   const std::vector<float> x(64, 1.0f);
   for (const Isa isa : available_isas()) {
-    const auto y = multiply(blob, x, 1, isa, pool, nullptr, Precision::kRounded);
+    const auto y = multiply(blob, x, 1, isa, pool, nullptr, kRounded);
     for (int r = 0; r < 16; ++r) {
       const double expected = 32.0 * 15 * scale[r] + 64.0 * minimum[r];
       CHECK(std::isfinite(scale[r]) ? std::abs(y[r] - expected) <= 0.01 * std::abs(expected) + 1e-38
@@ -387,7 +425,7 @@ TEST(what_is_not_finite_does_not_disappear) {
         auto x = random_values(2 * 64, random);
         x[position] = value;
         for (const Isa isa : available_isas()) {
-          for (const Precision precision : {Precision::kExact, Precision::kRounded}) {
+          for (const Precision precision : {kExact, kRounded}) {
             const auto y = multiply(blob, x, 2, isa, pool, nullptr, precision);
             for (int r = 0; r < 20; ++r) CHECK(!std::isfinite(y[r]) && std::isfinite(y[20 + r]));
           }

@@ -10,7 +10,7 @@ namespace inflight::cpu {
 namespace {
 
 // A thread's share of a slice's activations stays in the second-level cache from one layer to the next.
-constexpr int64_t kSliceRowsPerThread = 128;
+constexpr int64_t kSliceRowsPerThread = 256;
 
 }  // namespace
 

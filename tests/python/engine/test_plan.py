@@ -76,22 +76,24 @@ def test_activation_arithmetic():
     per_output_row = 4 * (576 + 49152)
     scratch = 4 * (64 * (64 + 128 + 2) + 16 * 64)
 
-    def quantized(slice_rows: int, output_rows: int) -> int:
-        """Rows of tiles of 16."""
-        per_slice_row = 2 * (1536 + 31) + 12 * (1536 // 16 + 1)
-        per_output_row = 2 * (576 + 31) + 12 * (576 // 16 + 1)
-        return slice_rows * per_slice_row + output_rows * per_output_row
+    def inputs(slice_rows: int, output_rows: int) -> int:
+        """Of linear layers: values in whole tiles of 16 rows, scales and sums in as many as there are."""
+
+        def layer_input(rows: int, columns: int) -> int:
+            return -(-rows // 16) * 16 * 2 * (columns + 31) + rows * 12 * (columns // 16 + 1)
+
+        return layer_input(slice_rows, 576) + layer_input(slice_rows, 1536) + layer_input(output_rows, 576)
 
     for max_batch_size, output_rows in (8, 16), (20, 20):
         expected = 100 * (per_token + per_slice_row) + output_rows * per_output_row + 3 * scratch
-        expected += quantized(112, 16 if output_rows == 16 else 32)
+        expected += inputs(100, output_rows)
         expected += 40 * (1 + 2 * max_batch_size)
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
     few = activation_bytes(MODEL, 2, 8, 3)
-    assert few == 8 * (per_token + per_slice_row + per_output_row) + quantized(16, 16) + 3 * scratch + 40 * 5
+    assert few == 8 * (per_token + per_slice_row + per_output_row) + inputs(8, 8) + 3 * scratch + 40 * 5
     many = activation_bytes(MODEL, 20, 1000, 3)
-    expected = 1000 * per_token + 384 * per_slice_row + 20 * per_output_row + quantized(384, 32) + 3 * scratch
-    assert many == expected + 40 * (3 + 40)
+    expected = 1000 * per_token + 768 * per_slice_row + 20 * per_output_row + inputs(768, 20) + 3 * scratch
+    assert many == expected + 40 * (2 + 40)
 
 
 @pytest.mark.parametrize(

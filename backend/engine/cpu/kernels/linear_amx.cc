@@ -12,7 +12,8 @@ namespace inflight::cpu {
 namespace {
 
 static_assert(kAmxTileTokens == kTileRows);
-constexpr int64_t kMaxTilesPerPass = 18;  // of a block: so that a pass's weights stay in the first-level cache
+constexpr int64_t kMaxTilesPerPass = 32;  // of a block: so that two passes' weights stay in the second-level cache
+constexpr int64_t kTileOctets = kAmxTileColumns / 8;
 constexpr int64_t kMaxTokenTiles = kMaxAmxTaskTokens / kAmxTileTokens;
 
 // [even[0], odd[0], even[1], odd[1], ...] for the 16 lanes of each, which are the two halves of `both`.
@@ -26,69 +27,96 @@ __m512i to_bfloat16(__m512 first, __m512 second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
 
-// Eight columns of 16 rows; get<i>() is one of them.
-template <class Weight>
-struct Octet {
-  explicit Octet(const std::byte* p) { Weight::load(p, low, high); }
-
-  template <int kColumn>
-  __m512 get() const {
-    const __m512i quad = kColumn < 4 ? low : high;
-    return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(quad, kColumn % 4 * 8), _mm512_set1_epi32(0xff)));
-  }
-
-  __m512i low, high;
-};
-
-// From a table, whose index is the lowest four bits.
-template <class Weight>
-  requires Weight::kIsPacked
-struct Octet<Weight> {
-  explicit Octet(const std::byte* p) : nibbles(_mm512_loadu_si512(p)) {}
-
-  template <int kColumn>
-  __m512 get() const {
-    const __m512 values = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    return _mm512_permutexvar_ps(_mm512_srli_epi32(nibbles, kColumn % 4 * 8 + kColumn / 4 * 4), values);
-  }
-
-  __m512i nibbles;
-};
-
-// Each type has: convert(), which writes the tiles of columns [32 * first, 32 * last) of a block.
+// Each type has: write_octet(), which writes eight columns of a block as four rows of a tile.
 template <class Weight>
 struct Integers {
-  static void convert(const PackedLayout& layout, const std::byte* block, int64_t first, int64_t last,
-                      std::byte* tiles) {
-    constexpr int64_t kOctets = kAmxTileColumns / 8;
-    const std::byte* weights = block + layout.weight_offset + first * kOctets * Weight::kOctetBytes;
-    for (int64_t segment = first; segment < last; ++segment) {
-      __m512 scale, minimum;
-      load_group<Weight>(layout, block, segment / layout.segments_per_group, scale, minimum);
-      const auto convert_pair = [&](__m512 first_column, __m512 second_column) {
-        const __m512 first_weights = _mm512_fmadd_ps(first_column, scale, minimum);
-        const __m512 second_weights = _mm512_fmadd_ps(second_column, scale, minimum);
-        _mm512_store_si512(tiles, interleave(to_bfloat16(first_weights, second_weights)));
-        tiles += 64;
-      };
-      for (int64_t octet = 0; octet < kOctets; ++octet, weights += Weight::kOctetBytes) {
-        const Octet<Weight> columns(weights);
-        convert_pair(columns.template get<0>(), columns.template get<1>());
-        convert_pair(columns.template get<2>(), columns.template get<3>());
-        convert_pair(columns.template get<4>(), columns.template get<5>());
-        convert_pair(columns.template get<6>(), columns.template get<7>());
+  static void write_octet(const PackedLayout& layout, const std::byte* block, int64_t octet, std::byte* rows) {
+    __m512 scale, minimum;
+    load_group<Weight>(layout, block, octet / kTileOctets / layout.segments_per_group, scale, minimum);
+    const auto write_pair = [&](int64_t row, __m512 first, __m512 second) {
+      first = _mm512_fmadd_ps(first, scale, minimum);
+      second = _mm512_fmadd_ps(second, scale, minimum);
+      _mm512_store_si512(rows + row * 64, interleave(to_bfloat16(first, second)));
+    };
+    const Octet columns(block + layout.weight_offset + octet * Weight::kOctetBytes);
+    write_pair(0, columns.template get<0>(), columns.template get<1>());
+    write_pair(1, columns.template get<2>(), columns.template get<3>());
+    write_pair(2, columns.template get<4>(), columns.template get<5>());
+    write_pair(3, columns.template get<6>(), columns.template get<7>());
+  }
+
+ private:
+  struct Octet {
+    explicit Octet(const std::byte* p) {
+      if constexpr (Weight::kIsPacked) {
+        low = _mm512_loadu_si512(p);
+      } else {
+        Weight::load(p, low, high);
       }
     }
-  }
+
+    template <int kColumn>
+    __m512 get() const {
+      if constexpr (Weight::kIsPacked) {  // from a table, whose index is the lowest four bits
+        const __m512 values = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        return _mm512_permutexvar_ps(_mm512_srli_epi32(low, kColumn % 4 * 8 + kColumn / 4 * 4), values);
+      } else {
+        const __m512i quad = kColumn < 4 ? low : high;
+        return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(quad, kColumn % 4 * 8), _mm512_set1_epi32(0xff)));
+      }
+    }
+
+    __m512i low, high;
+  };
 };
 
 struct BFloat16 {
-  static void convert(const PackedLayout&, const std::byte* block, int64_t first, int64_t last, std::byte* tiles) {
-    const std::byte* columns = block + first * kTileBytes;
-    for (int64_t i = 0; i < (last - first) * kTileBytes; i += 64) {
-      _mm512_store_si512(tiles + i, interleave(_mm512_loadu_si512(columns + i)));
+  static void write_octet(const PackedLayout&, const std::byte* block, int64_t octet, std::byte* rows) {
+    const std::byte* columns = block + octet * 4 * 64;
+    for (int64_t i = 0; i < 4 * 64; i += 64) {
+      _mm512_store_si512(rows + i, interleave(_mm512_loadu_si512(columns + i)));
     }
   }
+};
+
+template <int kBlocks>
+struct alignas(64) Panel {
+  std::byte tiles[kBlocks][kMaxTilesPerPass * kTileBytes];
+};
+
+// Writes tiles [first, last) of some blocks to a panel, a few octets at a time: between other instructions, which the
+// matrix unit works on.
+template <class Weight, int kBlocks>
+class PanelWriter {
+ public:
+  PanelWriter() = default;
+  PanelWriter(const PackedLayout& layout, const std::byte* const (&blocks)[kBlocks], int64_t first, int64_t last,
+              Panel<kBlocks>& panel)
+      : layout_(&layout), octets_(kTileOctets * (last - first)), first_(kTileOctets * first), left_(kBlocks * octets_) {
+    for (int b = 0; b < kBlocks; ++b) {
+      blocks_[b] = blocks[b];
+      tiles_[b] = panel.tiles[b];
+    }
+  }
+
+  int64_t left() const { return left_; }
+
+  void write(int64_t octets) {
+    for (; octets > 0 && left_ > 0; --octets, --left_) {
+      Weight::write_octet(*layout_, blocks_[block_], first_ + octet_, tiles_[block_] + octet_ * 4 * 64);
+      if (++octet_ < octets_) continue;
+      octet_ = 0;
+      ++block_;
+    }
+  }
+
+ private:
+  const PackedLayout* layout_ = nullptr;
+  const std::byte* blocks_[kBlocks];
+  std::byte* tiles_[kBlocks];
+  int64_t octets_ = 0, first_ = 0, left_ = 0;
+  int64_t octet_ = 0;
+  int block_ = 0;
 };
 
 // The sums of 16 tokens with the rows of one block.
@@ -98,10 +126,9 @@ struct alignas(64) Sums {
 
 // sums[t][b] (+)= tokens[t] · weights[b], over `count` tiles of each. The tiles' registers: 0 to 3 are sums, 4 and 5
 // tokens, 6 and 7 weights.
-template <int kTokenTiles, int kBlocks>
-void multiply_tiles(const std::byte* tokens, int64_t token_tile_bytes,
-                    const std::byte (&weights)[kBlocks][kMaxTilesPerPass * kTileBytes], int64_t count, bool begins,
-                    Sums (*sums)[kBlocks]) {
+template <int kTokenTiles, int kBlocks, class Writer>
+void multiply_tiles(const std::byte* tokens, int64_t token_tile_bytes, const Panel<kBlocks>& panel, int64_t count,
+                    bool begins, Sums (*sums)[kBlocks], Writer& writer, int64_t octets) {
   constexpr int kSecondBlock = kBlocks - 1, kSecondTokens = kTokenTiles - 1;
   if (begins) {
     _tile_zero(0);
@@ -117,10 +144,10 @@ void multiply_tiles(const std::byte* tokens, int64_t token_tile_bytes,
   const std::byte* second_tokens = tokens + kSecondTokens * token_tile_bytes;
   for (int64_t i = 0; i < count * kTileBytes; i += kTileBytes) {
     _tile_loadd(4, tokens + i, 64);
-    _tile_loadd(6, weights[0] + i, 64);
+    _tile_loadd(6, panel.tiles[0] + i, 64);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kBlocks == 2) {
-      _tile_loadd(7, weights[kSecondBlock] + i, 64);
+      _tile_loadd(7, panel.tiles[kSecondBlock] + i, 64);
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (kTokenTiles == 2) {
@@ -128,6 +155,7 @@ void multiply_tiles(const std::byte* tokens, int64_t token_tile_bytes,
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (kTokenTiles == 2 && kBlocks == 2) _tile_dpbf16ps(3, 5, 7);
+    writer.write(octets);
   }
   _tile_stored(0, sums[0][0].values, 64);
   if constexpr (kBlocks == 2) _tile_stored(1, sums[0][kSecondBlock].values, 64);
@@ -165,61 +193,80 @@ void store_activated(const LinearTask& task, int64_t token, int64_t block, const
   }
 }
 
-// store(token, sums) for every 16 tokens.
-template <class Weight, int kBlocks, class Store>
-void multiply_blocks(const LinearTask& task, const int64_t (&blocks)[kBlocks], const Store& store) {
+// store(unit, token, sums) for every 16 tokens and `units` times kBlocks blocks, which block(unit, i) names.
+template <class Weight, int kBlocks, class Block, class Store>
+void multiply_units(const LinearTask& task, int64_t units, const Block& block, const Store& store) {
   const PackedLayout& layout = *task.layout;
   const int64_t tiles = layout.columns / kAmxTileColumns;
   const int64_t passes = (tiles + kMaxTilesPerPass - 1) / kMaxTilesPerPass;
   const int64_t token_tile_bytes = tiles * kTileBytes;
-  alignas(64) std::byte weights[kBlocks][kMaxTilesPerPass * kTileBytes];
+  const int64_t token_steps = (task.last_token - task.first_token + 2 * kTileRows - 1) / (2 * kTileRows);
+  Panel<kBlocks> panels[2];
   Sums sums[kMaxTokenTiles][kBlocks];
-  for (int64_t pass = 0; pass < passes; ++pass) {
+  const auto writer_of = [&](int64_t index) {
+    const int64_t unit = index / passes, pass = index % passes;
+    if (unit == units) return PanelWriter<Weight, kBlocks>();
+    const std::byte* blocks[kBlocks];
+    for (int b = 0; b < kBlocks; ++b) blocks[b] = task.blocks + block(unit, b) * layout.block_bytes;
+    return PanelWriter<Weight, kBlocks>(layout, blocks, pass * tiles / passes, (pass + 1) * tiles / passes,
+                                        panels[index % 2]);
+  };
+  auto writer = writer_of(0);
+  writer.write(writer.left());
+  for (int64_t index = 0; index < units * passes; ++index) {
+    const int64_t unit = index / passes, pass = index % passes;
     const int64_t first = pass * tiles / passes, last = (pass + 1) * tiles / passes;
-    for (int b = 0; b < kBlocks; ++b) {
-      Weight::convert(layout, task.blocks + blocks[b] * layout.block_bytes, first, last, weights[b]);
-    }
+    const Panel<kBlocks>& panel = panels[index % 2];
+    writer = writer_of(index + 1);
+    const int64_t steps = token_steps * (last - first);
+    const int64_t octets = (writer.left() + steps - 1) / steps;
     make_visible_to_tiles();
     for (int64_t token = task.first_token; token < task.last_token; token += 2 * kTileRows) {
       Sums(*tile_sums)[kBlocks] = sums + (token - task.first_token) / kTileRows;
       const std::byte* x = task.x_tiles + token / kTileRows * token_tile_bytes + first * kTileBytes;
       const bool is_one_tile = token + kTileRows >= task.last_token;
       if (is_one_tile) {
-        multiply_tiles<1>(x, token_tile_bytes, weights, last - first, pass == 0, tile_sums);
+        multiply_tiles<1>(x, token_tile_bytes, panel, last - first, pass == 0, tile_sums, writer, octets);
       } else {
-        multiply_tiles<2>(x, token_tile_bytes, weights, last - first, pass == 0, tile_sums);
+        multiply_tiles<2>(x, token_tile_bytes, panel, last - first, pass == 0, tile_sums, writer, octets);
       }
       if (pass + 1 < passes) continue;
-      store(token, tile_sums[0]);
-      if (!is_one_tile) store(token + kTileRows, tile_sums[1]);
+      store(unit, token, tile_sums[0]);
+      if (!is_one_tile) store(unit, token + kTileRows, tile_sums[1]);
     }
+    writer.write(writer.left());
   }
 }
 
+// Blocks [first, ...), kBlocks at a time.
 template <class Weight, int kBlocks>
-void multiply_and_store(const LinearTask& task, int64_t block) {
-  int64_t blocks[kBlocks];
-  for (int b = 0; b < kBlocks; ++b) blocks[b] = block + b;
-  multiply_blocks<Weight>(task, blocks, [&](int64_t token, const Sums(&sums)[kBlocks]) {
-    for (int b = 0; b < kBlocks; ++b) store_sums(task, token, block + b, sums[b]);
-  });
+void multiply_blocks(const LinearTask& task, int64_t first, int64_t units) {
+  multiply_units<Weight, kBlocks>(
+      task, units, [&](int64_t unit, int b) { return first + unit * kBlocks + b; },
+      [&](int64_t unit, int64_t token, const Sums(&sums)[kBlocks]) {
+        for (int b = 0; b < kBlocks; ++b) store_sums(task, token, first + unit * kBlocks + b, sums[b]);
+      });
+}
+
+// Blocks of the gate's rows, each with the one of up's rows that belongs to it.
+template <class Weight>
+void multiply_gate_and_up(const LinearTask& task) {
+  const int64_t gate_blocks = task.layout->rows / 2 / kBlockRows;
+  multiply_units<Weight, 2>(
+      task, task.last_block - task.first_block,
+      [&](int64_t unit, int b) { return task.first_block + unit + b * gate_blocks; },
+      [&](int64_t unit, int64_t token, const Sums(&sums)[2]) {
+        store_activated(task, token, task.first_block + unit, sums);
+      });
 }
 
 template <class Weight>
 void multiply(const LinearTask& task) {
   const TilesInUse tiles;
-  int64_t block = task.first_block;
-  if (task.activated != nullptr) {
-    for (; block < task.last_block; ++block) {
-      const int64_t gate_and_up[] = {block, block + task.layout->rows / 2 / kBlockRows};
-      multiply_blocks<Weight>(task, gate_and_up, [&](int64_t token, const Sums(&sums)[2]) {
-        store_activated(task, token, block, sums);
-      });
-    }
-    return;
-  }
-  for (; block + 2 <= task.last_block; block += 2) multiply_and_store<Weight, 2>(task, block);
-  if (block < task.last_block) multiply_and_store<Weight, 1>(task, block);
+  if (task.activated != nullptr) return multiply_gate_and_up<Weight>(task);
+  const int64_t blocks = task.last_block - task.first_block;
+  multiply_blocks<Weight, 2>(task, task.first_block, blocks / 2);
+  if (blocks % 2 != 0) multiply_blocks<Weight, 1>(task, task.last_block - 1, 1);
 }
 
 }  // namespace

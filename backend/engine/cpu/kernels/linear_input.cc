@@ -36,7 +36,7 @@ InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
 
 LinearInput::LinearInput(int64_t max_tokens, int64_t max_columns)
     : values_(round_up(max_tokens, kAmxTileTokens) * 2 * (max_columns + 31) / 64 + 1),
-      scales_(round_up(max_tokens, kAmxTileTokens) * (max_columns / 16 + 1)),
+      scales_(max_tokens * (max_columns / 16 + 1)),
       sums_(scales_.size()),
       scaled_sums_(scales_.size()) {}
 
