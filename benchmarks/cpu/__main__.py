@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from measured_models import prepare
@@ -58,13 +59,14 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     ceilings = {threads: measure_ceilings(options.ceilings, threads) for threads in sorted({1, options.threads})}
+    ceilings_now = partial(run_ceilings, options.ceilings, options.threads, "--now")
     log = Path(tempfile.gettempdir()) / f"benchmark-cpu-{os.getpid()}.log"
     setup = Setup(choose_pythons(options.peers), options.threads, options.repeats, options.seed, log)
     rows, points, versions = [], [], {}
     with tempfile.TemporaryDirectory(prefix="benchmark-cpu-") as scratch:
         for index, name in enumerate(names):
             model = prepare(name, Path(scratch) / str(index))
-            new_rows, versions = measure_rows(WORKS[name], model, ceilings[options.threads], setup, print_row)
+            new_rows, versions = measure_rows(WORKS[name], model, ceilings_now, setup, print_row)
             rows += new_rows
             if name == SMOLLM2 and options.sweep_repeats:
                 curve_setup = Setup(setup.pythons, setup.threads, options.sweep_repeats, setup.seed, log)
@@ -88,11 +90,7 @@ def choose_pythons(peers: Path | None) -> dict[str, Path]:
 
 def measure_ceilings(program: Path, threads: int) -> dict:
     """What machine_ceilings prints; it is printed here as well."""
-    try:
-        output = subprocess.run([program.absolute(), str(threads)], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InflightError(f"{program} does not run: {error}") from error
-    ceilings = json.loads(output)
+    ceilings = run_ceilings(program, threads)
     rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in ceilings["gemm_gop_per_s"].items() if rate)
     print(
         f"{threads} thread{'s' if threads > 1 else ''}, {ceilings['isa']}: read {ceilings['read_gb_per_s']:.1f} GB/s, "
@@ -100,6 +98,14 @@ def measure_ceilings(program: Path, threads: int) -> dict:
         flush=True,
     )
     return ceilings
+
+
+def run_ceilings(program: Path, threads: int, *arguments: str) -> dict:
+    command = [program.absolute(), str(threads), *arguments]
+    try:
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InflightError(f"{program} does not run: {error}") from error
 
 
 def print_row(row: dict) -> None:

@@ -1,10 +1,11 @@
 // What this machine can do at most: read bandwidth of memory, and GEMM rates in float32, bfloat16 and int8.
 //
-//   machine_ceilings [THREADS]
+//   machine_ceilings [THREADS [--now]]
 //
 // Prints {"threads", "isa", "read_gb_per_s", "gemm_gop_per_s": {"float32", "bfloat16", "int8"}}: 1e9 bytes and 1e9
 // operations (a multiplication and an addition are two) a second, of all threads together; null for a type without dot
-// products here. Each figure is the best of its rounds, since other processes only ever take time away.
+// products here. Each figure is the best of its rounds, since other processes only ever take time away; with --now the
+// median of a few, for what is measured beside it, where a virtual machine's neighbors come and go.
 // Compile with -O3 -march=native.
 
 #include <immintrin.h>
@@ -20,12 +21,18 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 namespace {
 
-constexpr int kReadRounds = 20, kGemmRounds = 200;
+struct Rounds {
+  int read, gemm;
+  bool median;
+};
+constexpr Rounds kBest = {20, 200, false}, kNow = {3, 21, true};
+
 constexpr size_t kReadBytes = size_t{1} << 30;  // far more than a last-level cache
 constexpr int kDepth = 128;                     // 32-bit steps along a panel: 1 float, 2 bfloat16 or 4 int8 each
 constexpr size_t kPanels = 16;                  // of the right-hand matrix, which a second-level cache holds
@@ -96,15 +103,15 @@ struct Int8 {
   }
 };
 
-// Runs `work` on all threads at once, `rounds` times; the shortest time of all of them together, in seconds.
-double best_seconds(int threads, int rounds, const std::function<void(int)>& work) {
+// Runs `work` on all threads at once, `rounds` times; the shortest, or median, time of all of them together, in seconds.
+double seconds_of(int threads, int rounds, bool median, const std::function<void(int)>& work) {
   using Clock = std::chrono::steady_clock;
-  double best = 1e9;
+  std::vector<double> seconds;
   Clock::time_point start;
   bool runs = false;
   std::barrier barrier(threads, [&]() noexcept {
     const auto now = Clock::now();
-    if (runs) best = std::min(best, std::chrono::duration<double>(now - start).count());
+    if (runs) seconds.push_back(std::chrono::duration<double>(now - start).count());
     runs = !runs;
     start = now;
   });
@@ -119,21 +126,22 @@ double best_seconds(int threads, int rounds, const std::function<void(int)>& wor
     });
   }
   for (auto& thread : team) thread.join();
-  return best;
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[median ? seconds.size() / 2 : 0];
 }
 
-double read_gb_per_s(int threads) {
+double read_gb_per_s(int threads, const Rounds& rounds) {
   const std::vector<uint64_t> memory(kReadBytes / sizeof(uint64_t), 1);
   const size_t share = memory.size() / threads;
   std::vector<uint64_t> sums(threads);
-  const double seconds = best_seconds(threads, kReadRounds, [&](int thread) {
+  const double seconds = seconds_of(threads, rounds.read, rounds.median, [&](int thread) {
     const uint64_t* data = memory.data() + thread * share;
     uint64_t sum = 0;
     for (size_t i = 0; i < share; ++i) sum += data[i];
     sums[thread] += sum;
   });
   for (const uint64_t sum : sums) {
-    if (sum != share * kReadRounds) std::abort();  // and the compiler must not leave the reads out
+    if (sum != share * rounds.read) std::abort();  // and the compiler must not leave the reads out
   }
   return static_cast<double>(share * threads * sizeof(uint64_t)) / seconds * 1e-9;
 }
@@ -159,9 +167,9 @@ void tile(const int32_t* left, const int32_t* right, typename Type::Sum (&total)
 }
 
 template <typename Type>
-double gemm_gop_per_s(int threads) {
+double gemm_gop_per_s(int threads, const Rounds& rounds) {
   constexpr double kOperations = double{Type::kOperations} * kRows * 2 * kLanes * kDepth * kPanels * kPasses;
-  const double seconds = best_seconds(threads, kGemmRounds, [](int) {
+  const double seconds = seconds_of(threads, rounds.gemm, rounds.median, [](int) {
     const std::vector<int32_t> left(kRows * kDepth, kOnes), right(kPanels * kPanel, kOnes);
     typename Type::Sum sums[kRows][2] = {};
     for (int pass = 0; pass < kPasses; ++pass) {
@@ -180,9 +188,9 @@ constexpr int kTileSteps = 16;    // of 64 bytes along two rows and two columns 
 
 // Two by two tiles of sums, as many as eight registers allow.
 template <int kOperations, typename Multiply>
-double tile_gemm_gop_per_s(int threads, Multiply multiply) {
+double tile_gemm_gop_per_s(int threads, const Rounds& rounds, Multiply multiply) {
   constexpr int kTileGemmPasses = 2000;
-  const double seconds = best_seconds(threads, kGemmRounds, [&](int) {
+  const double seconds = seconds_of(threads, rounds.gemm, rounds.median, [&](int) {
     const struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -216,8 +224,8 @@ bool has_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-double bfloat16_gop_per_s(int threads) {
-  return tile_gemm_gop_per_s<4>(threads, [] {
+double bfloat16_gop_per_s(int threads, const Rounds& rounds) {
+  return tile_gemm_gop_per_s<4>(threads, rounds, [] {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -225,8 +233,8 @@ double bfloat16_gop_per_s(int threads) {
   });
 }
 
-double int8_gop_per_s(int threads) {
-  return tile_gemm_gop_per_s<8>(threads, [] {
+double int8_gop_per_s(int threads, const Rounds& rounds) {
+  return tile_gemm_gop_per_s<8>(threads, rounds, [] {
     _tile_dpbssd(0, 4, 6);
     _tile_dpbssd(1, 4, 7);
     _tile_dpbssd(2, 5, 6);
@@ -236,30 +244,32 @@ double int8_gop_per_s(int threads) {
 #else
 bool has_tiles() { return true; }
 #if defined(HAS_BFLOAT16)
-double bfloat16_gop_per_s(int threads) { return gemm_gop_per_s<BFloat16>(threads); }
+double bfloat16_gop_per_s(int threads, const Rounds& rounds) { return gemm_gop_per_s<BFloat16>(threads, rounds); }
 #endif
-double int8_gop_per_s(int threads) { return gemm_gop_per_s<Int8>(threads); }
+double int8_gop_per_s(int threads, const Rounds& rounds) { return gemm_gop_per_s<Int8>(threads, rounds); }
 #endif
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : static_cast<int>(std::thread::hardware_concurrency());
-  if (threads < 1) {
-    std::fprintf(stderr, "usage: machine_ceilings [THREADS]\n");
+  const bool now = argc > 2 && std::string_view(argv[2]) == "--now";
+  const Rounds& rounds = now ? kNow : kBest;
+  if (threads < 1 || argc > 3 || (argc > 2 && !now)) {
+    std::fprintf(stderr, "usage: machine_ceilings [THREADS [--now]]\n");
     return 1;
   }
   if (!has_tiles()) {
     std::fprintf(stderr, "machine_ceilings: AMX is compiled in, but the operating system does not grant it\n");
     return 1;
   }
-  std::printf("{\"threads\": %d, \"isa\": \"%s\", \"read_gb_per_s\": %.2f, ", threads, kIsa, read_gb_per_s(threads));
-  std::printf("\"gemm_gop_per_s\": {\"float32\": %.1f, ", gemm_gop_per_s<Float32>(threads));
+  std::printf("{\"threads\": %d, \"isa\": \"%s\", \"read_gb_per_s\": %.2f, ", threads, kIsa, read_gb_per_s(threads, rounds));
+  std::printf("\"gemm_gop_per_s\": {\"float32\": %.1f, ", gemm_gop_per_s<Float32>(threads, rounds));
 #if defined(HAS_BFLOAT16) || defined(__AMX_INT8__)
-  std::printf("\"bfloat16\": %.1f, ", bfloat16_gop_per_s(threads));
+  std::printf("\"bfloat16\": %.1f, ", bfloat16_gop_per_s(threads, rounds));
 #else
   std::printf("\"bfloat16\": null, ");
 #endif
-  std::printf("\"int8\": %.1f}}\n", int8_gop_per_s(threads));
+  std::printf("\"int8\": %.1f}}\n", int8_gop_per_s(threads, rounds));
   return 0;
 }

@@ -2,7 +2,7 @@
 the GEMM rates, whichever takes longer (Williams, Waterman, Patterson: Roofline, 2009).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from works import Work
@@ -68,9 +68,13 @@ def generation_bound(cost: ModelCost, ceilings: dict, batch: int, context: float
 
 
 def context_bound(cost: ModelCost, ceilings: dict, batch: int, tokens: float) -> Bound:
-    """`batch` prompts of `tokens` tokens, all at once; the output projection for the last token of each."""
+    """`batch` prompts of `tokens` tokens, all at once; the output projection for the last token of each.
+
+    With AMX, our prompts are multiplied in bfloat16, whatever the weights are but float32.
+    """
+    in_bfloat16 = ceilings["isa"] == "amx" and cost.gemm_type != "float32"
     return _bound(
-        cost,
+        replace(cost, gemm_type="bfloat16") if in_bfloat16 else cost,
         ceilings,
         read=cost.weight_bytes,
         linear=2 * batch * (tokens * cost.layer_weights + cost.output_weights),

@@ -1,9 +1,10 @@
 """Measures the rows: ours and the peers in turn, in every run the same requests, and the roofline beside them."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from measured_models import Model
 from roofline import ModelCost, tokens_per_second_bound
@@ -27,8 +28,14 @@ class Setup:
     log: Path
 
 
-def measure_rows(works: list[Work], model: Model, ceilings: dict, setup: Setup, report) -> tuple[list[dict], dict]:
-    """Rows of one model, and what each engine says of itself; report(row) is called as rows come."""
+def measure_rows(
+    works: list[Work], model: Model, ceilings_now: Callable[[], dict], setup: Setup, report
+) -> tuple[list[dict], dict]:
+    """Rows of one model, and what each engine says of itself; report(row) is called as rows come.
+
+    ceilings_now: measures the machine's ceilings, briefly. A virtual machine's neighbors change them within seconds, so
+    that each of our runs is compared with those just before and just after it.
+    """
     cost = ModelCost.of_engine(model.engine)
     rows = []
     with ExitStack() as stack:
@@ -39,24 +46,32 @@ def measure_rows(works: list[Work], model: Model, ceilings: dict, setup: Setup, 
             for name, python in setup.pythons.items()
         }
         for work in works:
-            runs = measure_runs(work, model.vocabulary, workers, setup)
-            rows.append(make_row(work, runs, *tokens_per_second_bound(cost, ceilings, work)))
+            runs, bounds = measure_runs(
+                work, model.vocabulary, workers, setup, lambda: tokens_per_second_bound(cost, ceilings_now(), work)
+            )
+            rows.append(make_row(work, runs, bounds))
             report(rows[-1])
         return rows, {name: worker.description for name, worker in workers.items()}
 
 
-def measure_runs(work: Work, vocabulary: int, workers: dict[str, Worker], setup: Setup) -> dict[str, list[float]]:
-    """Tokens a second of each engine in each run. Each run begins with another engine."""
-    runs = {name: [] for name in workers}
+def measure_runs(
+    work: Work, vocabulary: int, workers: dict[str, Worker], setup: Setup, bound_now: Callable[[], tuple[float, str]]
+) -> tuple[dict[str, list[float]], list[tuple[float, str]]]:
+    """Tokens a second of each engine in each run, and the bound of ours. Each run begins with another engine."""
+    runs, bounds = {name: [] for name in workers}, []
     names = list(workers)
     for run in range(setup.repeats + 1):
         prompts, outputs = requests(work, vocabulary, setup.seed, run)
         first = run % len(names)
         for name in names[first:] + names[:first]:
+            before = bound_now() if name == OURS else None
             rate = tokens_per_second(work, prompts, workers[name].generate(prompts, outputs))
             if run > 0:
                 runs[name].append(rate)
-    return runs
+                if before:
+                    after = bound_now()
+                    bounds.append((mean([before[0], after[0]]), after[1]))
+    return runs, bounds
 
 
 def tokens_per_second(work: Work, prompts: list[list[int]], timeline: Timeline) -> float:
@@ -65,12 +80,12 @@ def tokens_per_second(work: Work, prompts: list[list[int]], timeline: Timeline) 
     return timeline.generation_rate()
 
 
-def make_row(work: Work, runs: dict[str, list[float]], bound: float, ceiling: str) -> dict:
-    """bound: tokens a second at the roofline, which `ceiling` sets."""
+def make_row(work: Work, runs: dict[str, list[float]], bounds: list[tuple[float, str]]) -> dict:
+    """bounds: for each of our runs, tokens a second at the roofline, and the ceiling that sets it."""
     medians = {name: median(rates) for name, rates in runs.items()}
     peers = [rate for name, rate in medians.items() if name != OURS]
     ratio = medians[OURS] / max(peers) if peers else None
-    share = medians[OURS] / bound
+    share = median(rate / bound for rate, (bound, _) in zip(runs[OURS], bounds, strict=True))
     reached = ratio if work.target_of == "ratio" else share
     return {
         "work": str(work),
@@ -80,10 +95,11 @@ def make_row(work: Work, runs: dict[str, list[float]], bound: float, ceiling: st
         "target_of": work.target_of,
         "met": None if reached is None else reached >= work.target,
         "roofline_share": share,
-        "roofline": bound,
-        "ceiling": ceiling,
+        "roofline": median(bound for bound, _ in bounds),
+        "ceiling": bounds[-1][1],
         "model": work.model,
         "phase": work.phase,
         "batch": work.batch,
         "runs": runs,
+        "roofline_runs": [bound for bound, _ in bounds],
     }

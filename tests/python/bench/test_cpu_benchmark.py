@@ -27,7 +27,11 @@ COST = ModelCost(
     attention_operations=4_000,
     gemm_type="int8",
 )
-CEILINGS = {"read_gb_per_s": 10.0, "gemm_gop_per_s": {"float32": 100.0, "bfloat16": 200.0, "int8": 400.0}}
+CEILINGS = {
+    "isa": "avx512",
+    "read_gb_per_s": 10.0,
+    "gemm_gop_per_s": {"float32": 100.0, "bfloat16": 200.0, "int8": 400.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,11 @@ def test_a_machine_without_bfloat16_attends_in_float32():
     assert bound.seconds == pytest.approx(2 * (1.5e9 + 5e5) / 400e9 + 1000 * 1001 / 2 * 4_000 / 100e9)
 
 
+def test_with_amx_prompts_are_multiplied_in_bfloat16():
+    bound = context_bound(COST, {**CEILINGS, "isa": "amx"}, batch=1, tokens=1000)
+    assert bound.seconds == pytest.approx(2 * (1.5e9 + 5e5) / 200e9 + 1000 * 1001 / 2 * 4_000 / 200e9)
+
+
 def test_the_cost_of_an_engine_is_that_of_what_a_step_reads(model):
     cost = ModelCost.of_engine(model.engine)
     size = (model.engine / "rank0.safetensors").stat().st_size
@@ -95,19 +104,20 @@ def test_the_cost_of_an_engine_is_that_of_what_a_step_reads(model):
 )
 def test_a_row_compares_with_the_better_peer_and_with_the_roofline(target_of, target, met):
     runs = {OURS: [40.0, 50.0, 90.0], "llama_cpp": [1.0, 10.0, 11.0], "openvino": [20.0, 20.0, 30.0]}
-    row = make_row(Work("model", "generation", 1, 8, 8, target, target_of), runs, bound=100.0, ceiling="bandwidth")
+    bounds = [(50.0, "bandwidth"), (100.0, "bandwidth"), (225.0, "bandwidth")]  # shares 0.8, 0.5, 0.4
+    row = make_row(Work("model", "generation", 1, 8, 8, target, target_of), runs, bounds)
     assert (row["ours"], row["llama_cpp"], row["openvino"]) == (50.0, 10.0, 20.0)
     assert (row["ratio"], row["roofline_share"], row["met"]) == (2.5, 0.5, met)
 
 
 def test_a_row_without_peers_has_no_ratio():
-    row = make_row(Work("model", "generation", 1, 8, 8, 2.0), {OURS: [5.0]}, bound=10.0, ceiling="gemm")
+    row = make_row(Work("model", "generation", 1, 8, 8, 2.0), {OURS: [5.0]}, [(10.0, "gemm")])
     assert (row["ratio"], row["met"], row["openvino"], row["roofline_share"]) == (None, None, None, 0.5)
 
 
 def test_rows_and_curves_of_an_engine(model, setup, monkeypatch):
     works = [Work("tiny", "generation", 4, 16, 180, 2.0), Work("tiny", "context", 2, 64, 1, 2.0)]
-    rows, versions = measure_rows(works, model, CEILINGS, setup, report=lambda row: None)
+    rows, versions = measure_rows(works, model, lambda: CEILINGS, setup, report=lambda row: None)
     assert [row["work"] for row in rows] == [str(work) for work in works]
     assert all(len(row["runs"][OURS]) == 2 and row["ours"] > 0 and row["roofline_share"] > 0 for row in rows)
     assert versions[OURS]["version"]
