@@ -265,7 +265,9 @@ struct BatchManager::Implementation {
   void note_first_steps(const std::vector<ScheduledChunk>& chunks, Clock::time_point now) {
     for (const ScheduledChunk& chunk : chunks) {
       auto& first_step = chunk.sequence->state->first_step;
-      if (!first_step) first_step = now;
+      if (first_step) continue;
+      first_step = now;
+      if (chunk.sequence->request.on_start) chunk.sequence->request.on_start();
     }
   }
 

@@ -94,6 +94,8 @@ struct Request {
   uint64_t lora_task_id = 0;
   std::vector<uint64_t> prompt_extra_ids;  // one for each prompt token, or empty
 
+  // Called when the first step that it takes part in begins. May be empty. From the loop thread; must not throw.
+  std::function<void()> on_start;
   // Asked before every step; true cancels the request. May be empty. Called from the loop thread; must not throw.
   std::function<bool()> is_cancelled;
 };

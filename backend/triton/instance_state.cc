@@ -52,7 +52,10 @@ BatchManager InstanceState::make_batch_manager() {
   auto engine = load_checked_engine(config_);
   BatchManagerOptions options = config_.batch_manager;
   options.draft_model.engine = load_draft_engine(config_, engine->info());
-  options.on_iteration = [this](const IterationStatistics& step) { iterations_.add(step); };
+  options.on_iteration = [this](const IterationStatistics& step) {
+    iterations_.add(step);
+    fetched_.step_ended();
+  };
   options.on_request_end = [this](const RequestTimes& times) { metrics_.observe(times); };
   return BatchManager(std::move(engine), options);
 }
@@ -129,6 +132,7 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
   try {
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];
+      sequence.on_start = [pending] { pending->note_start(); };
       sequence.is_cancelled = [pending] { return pending->is_cancelled(); };
       batch_manager_.submit(std::move(sequence),
                             [pending, i](RequestId, const Response& response) { pending->deliver(i, response); });

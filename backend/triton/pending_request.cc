@@ -97,6 +97,7 @@ void PendingRequest::fail(const std::exception& error) noexcept {
 }
 
 void PendingRequest::send(size_t sequence, const Response& content) {
+  has_sent_ = true;
   const bool ends = content.error || (content.is_final && --unfinished_sequences_ == 0);
   const uint32_t flags = ends ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0;
   if (is_announced()) {
@@ -118,6 +119,10 @@ void PendingRequest::announce(uint32_t flags) {
   ResponseHandle response = new_response(factory_.get());
   writer_.write_announcement(response.get(), generation_id_);
   last_announcement_ = Clock::now();
+  {
+    std::lock_guard lock(fetching_);
+    ++unfetched_announcements_;
+  }
   log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
 }
 
@@ -138,6 +143,7 @@ void PendingRequest::count(const Response& content, uint64_t output_begin) noexc
 bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
   std::unique_lock lock(fetching_);
   last_fetch_ = Clock::now();
+  --unfetched_announcements_;
   if (fetchable_.empty()) return false;
   const Fetchable content = std::move(fetchable_.front());
   fetchable_.pop_front();
@@ -162,9 +168,13 @@ bool PendingRequest::is_fetched() const noexcept {
   return ended_ && fetchable_.empty();
 }
 
-void PendingRequest::announce_if_silent(std::chrono::milliseconds period) noexcept {
+void PendingRequest::announce_if_due(std::chrono::nanoseconds period) noexcept {
   std::unique_lock lock(sending_, std::try_to_lock);  // whoever holds it sends
   if (!lock || ended_ || Clock::now() - last_announcement_ < period) return;
+  {
+    std::lock_guard fetching(fetching_);
+    if (unfetched_announcements_ > 0) return;  // Triton is busy, or their ensemble has failed
+  }
   try {
     announce(0);
   } catch (const std::exception& error) {

@@ -66,7 +66,13 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   bool answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
   // Nothing is left to fetch, and nothing will come.
   bool is_fetched() const noexcept;
-  void announce_if_silent(std::chrono::milliseconds period) noexcept;
+  // Nothing that was generated has been sent.
+  bool is_silent() const noexcept { return !has_sent_; }
+  // It has taken part in a step, and may have blocks.
+  bool has_started() const noexcept { return has_started_; }
+  void note_start() noexcept { has_started_ = true; }
+  // Announces that there is nothing, unless something was announced within the last `period` or is still to be fetched.
+  void announce_if_due(std::chrono::nanoseconds period) noexcept;
   // Stops a request whose responses nobody has fetched for a minute: its ensemble has failed.
   void drop_if_abandoned() noexcept;
 
@@ -96,12 +102,15 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
 
   std::atomic<bool> stopped_ = false;
   std::atomic<bool> ended_ = false;
+  std::atomic<bool> has_started_ = false;
+  std::atomic<bool> has_sent_ = false;
   std::mutex sending_;  // held while something is sent, and while these two change
   size_t unfinished_sequences_;
   Clock::time_point last_announcement_ = Clock::now();
   mutable std::mutex fetching_;
   std::deque<Fetchable> fetchable_;
   Clock::time_point last_fetch_ = Clock::now();
+  int64_t unfetched_announcements_ = 0;
 };
 
 // Answers a request that never became pending: one response without tensors, or the error, and the final flag.

@@ -3,6 +3,7 @@ takes minutes to generate; a request after it begins only once it has ended."""
 
 import json
 import shutil
+from statistics import median
 from contextlib import contextmanager
 
 import grpc_client
@@ -40,10 +41,21 @@ def server(tiny_directory, tmp_path_factory, make_engine, make_repository):
         # Triton's gRPC threads may wait for each other for ever when a response is written in the microsecond in which
         # its cancellation arrives: at the rate of a real model, not of this one, that is too rare to be met here.
         max_responses_per_second=100,
-        cancellation_check_period_ms=10,
         stats_check_period_ms=5,
     )
     # Triton 2.51 keeps some cancelled gRPC requests for ever, and its exit would wait for them.
+    with TritonServer(repository, exit_timeout=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow_server(smollm2_engine, make_repository):
+    """Its steps take 10 ms and more: longer than a cancellation's way through Triton."""
+    from inflight.launcher.server import TritonServer
+
+    repository = make_repository(
+        smollm2_engine("float32"), cancellation_check_period_ms=60_000, stats_check_period_ms=5
+    )
     with TritonServer(repository, exit_timeout=1) as server:
         yield server
 
@@ -100,6 +112,29 @@ def test_http_clients_that_leave_a_stream_free_their_blocks(server):
         events = http_client.generate_stream(server.http_port, LONG)
         assert next(events)["text_output"]
         events.close()
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks_within_a_step(model, slow_server):
+    """The step that runs when the client leaves, and perhaps the next, which begins before the cancellation arrives."""
+
+    def metric(*key):
+        return prometheus.samples(slow_server.metrics_port, "tensorrt_llm")[key]
+
+    def steps() -> float:
+        return metric("nv_trt_llm_general_metrics", "iteration_counter")
+
+    taken = []
+    for i in range(9):
+        request = {"text_input": "Once upon a time", "max_tokens": 1500, "end_id": -1}
+        with grpc_client.Stream(slow_server.grpc_port, request, model, streaming=False) as stream:
+            begin = steps()
+            prometheus.wait_for(lambda: steps() > begin + i % 3)
+            before = steps()
+            LEAVE[i % 2](stream)
+        prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)
+        taken.append(steps() - before)
+    assert median(taken) <= 2, taken
 
 
 def test_stop_request_ends_the_running_one(server):
