@@ -9,7 +9,7 @@
 namespace inflight::cpu {
 namespace {
 
-// A thread's share of a slice's activations stays in the second-level cache from one layer to the next.
+// So many that it pays to unpack weights, so few that activations stay in the nearer caches from one layer to the next.
 constexpr int64_t kSliceRowsPerThread = 256;
 
 }  // namespace
