@@ -7,8 +7,8 @@ namespace inflight::triton {
 namespace {
 
 constexpr std::chrono::milliseconds kSweepPeriod(100);  // where nothing is announced meanwhile
-// At most so many announcements a second after steps, all requests together: each is a small request to an ensemble,
-// which takes 25 to 30 µs of CPU.
+// After steps, all requests together are announced no more often: each time is a small request of an ensemble, which
+// takes 25 to 30 µs of CPU.
 constexpr std::chrono::microseconds kAnnouncementPeriod(500);
 
 }  // namespace
@@ -57,12 +57,12 @@ std::vector<std::shared_ptr<PendingRequest>> FetchedRequests::all() const {
 
 void FetchedRequests::announce_silent(const std::vector<std::shared_ptr<PendingRequest>>& requests) {
   const auto begin = Clock::now();
-  const auto has_started = [](const auto& request) { return request->is_silent() && request->has_started(); };
-  const auto step_period = kAnnouncementPeriod * std::ranges::count_if(requests, has_started);
+  const auto runs_silently = [](const auto& request) { return request->is_silent() && request->has_started(); };
+  const auto step_period = kAnnouncementPeriod * std::ranges::count_if(requests, runs_silently);
   bool any_is_silent = false;
   for (const auto& request : requests) {
     any_is_silent |= request->is_silent();
-    request->announce_if_due(has_started(request) ? Clock::duration(step_period) : period_);
+    request->announce_if_due(runs_silently(request) ? Clock::duration(step_period) : period_);
   }
   next_step_of_interest_ = any_is_silent ? begin + step_period : Clock::time_point::max();
 }

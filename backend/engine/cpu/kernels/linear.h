@@ -18,7 +18,7 @@ struct LinearOutput {
 };
 
 // y = x · Wᵀ (+ bias). Float weights are multiplied in float32 with float32 inputs; integer weights in
-// int8 with inputs quantized by segments of at most 32 columns, as llama.cpp's Q8_0 activations are.
+// int8 with inputs quantized by segments of at most 32 columns, as llama.cpp's Q8_0 activations are; or see Precision.
 // input.columns() must be weight.columns(). Results do not depend on the number of threads, nor on the batch.
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
             Precision precision = Precision::kExact);

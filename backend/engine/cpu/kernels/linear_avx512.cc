@@ -387,8 +387,7 @@ void multiply_integer_blocks(const LinearTask& task, int64_t block) {
       if constexpr (Weight::kIsPacked) {
         if (task.requantizes) {
           for (int b = 0; b < kBlocks; ++b) {
-            requantize<Weight>(layout, source.scales[b], _mm512_loadu_ps(row_scales[b]), octets, first, last,
-                                    int8[b]);
+            requantize<Weight>(layout, source.scales[b], _mm512_loadu_ps(row_scales[b]), octets, first, last, int8[b]);
             source.weights[b] = int8[b];
             source.scales[b] = reinterpret_cast<const std::byte*>(row_scales[b]);
           }

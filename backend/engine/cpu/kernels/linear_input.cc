@@ -27,9 +27,9 @@ void grow(std::vector<T>& buffer, int64_t size) {
 // AMX takes columns that fill whole tiles; where weights are integers, each of one group.
 InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa) {
   const bool is_integer = layout.groups != 0;
-  const bool fills_tiles = layout.columns % kAmxTileColumns == 0 &&
-                           (is_integer ? layout.segment_columns == kAmxTileColumns && layout.packed_columns == layout.columns
-                                       : layout.type == WeightType::kBFloat16);
+  const bool has_whole_segments = layout.segment_columns == kAmxTileColumns && layout.packed_columns == layout.columns;
+  const bool fits = is_integer ? has_whole_segments : layout.type == WeightType::kBFloat16;
+  const bool fills_tiles = fits && layout.columns % kAmxTileColumns == 0;
   if (isa == Isa::kAmx && precision == Precision::kRounded && fills_tiles) return InputForm::kTiles;
   return is_integer ? InputForm::kSegments : InputForm::kFloats;
 }
