@@ -29,16 +29,16 @@ void FetchedRequests::add(std::shared_ptr<PendingRequest> request) {
     std::lock_guard lock(mutex_);
     const uint64_t generation_id = request->generation_id();
     requests_.emplace(generation_id, std::move(request));
-    has_news_ = true;
+    is_next_round_due_ = true;
   }
   changed_.notify_one();
 }
 
 void FetchedRequests::step_ended() noexcept {
-  if (Clock::now() < next_step_of_interest_.load(std::memory_order_relaxed)) return;
+  if (Clock::now() < next_round_.load(std::memory_order_relaxed)) return;
   {
     std::lock_guard lock(mutex_);
-    has_news_ = true;
+    is_next_round_due_ = true;
   }
   changed_.notify_one();
 }
@@ -62,9 +62,9 @@ void FetchedRequests::announce_silent(const std::vector<std::shared_ptr<PendingR
   bool any_is_silent = false;
   for (const auto& request : requests) {
     any_is_silent |= request->is_silent();
-    request->announce_if_due(runs_silently(request) ? Clock::duration(step_period) : period_);
+    request->announce_if_due(begin, runs_silently(request) ? Clock::duration(step_period) : period_);
   }
-  next_step_of_interest_ = any_is_silent ? begin + step_period : Clock::time_point::max();
+  next_round_ = any_is_silent ? begin + step_period : Clock::time_point::max();
 }
 
 void FetchedRequests::run() {
@@ -72,16 +72,16 @@ void FetchedRequests::run() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return is_closing_ || !requests_.empty(); });
-    changed_.wait_for(lock, announces ? period_ : kSweepPeriod, [this] { return is_closing_ || has_news_; });
+    changed_.wait_for(lock, announces ? period_ : kSweepPeriod, [this] { return is_closing_ || is_next_round_due_; });
     if (is_closing_) return;
-    has_news_ = false;
+    is_next_round_due_ = false;
     const auto requests = all();
     lock.unlock();
     for (const auto& request : requests) request->drop_if_abandoned();
     if (announces) announce_silent(requests);
     lock.lock();
     std::erase_if(requests_, [](const auto& entry) { return entry.second->is_fetched(); });
-    if (requests_.empty()) next_step_of_interest_ = Clock::time_point::max();
+    if (requests_.empty()) next_round_ = Clock::time_point::max();
   }
 }
 

@@ -17,8 +17,8 @@ namespace inflight::triton {
 // The requests whose responses are fetched, and the thread that announces what is due: see PendingRequest.
 class FetchedRequests {
  public:
-  // While a request has nothing to deliver, it is announced after every step, if it has blocks, or else every `period`;
-  // a period of 0: it is not, as its model is not decoupled and has one announcement only.
+  // While a request has nothing to deliver, it is announced after every step, once it has taken part in one, or else
+  // every `period`; a period of 0: it is not, as its model is not decoupled and has one announcement only.
   explicit FetchedRequests(std::chrono::milliseconds period);
   ~FetchedRequests();
   FetchedRequests(const FetchedRequests&) = delete;
@@ -26,7 +26,7 @@ class FetchedRequests {
 
   void add(std::shared_ptr<PendingRequest> request);
 
-  // The batch manager has ended a step. For its loop: returns at once.
+  // The batch manager has ended a step. For its loop: takes a lock that is never held for long.
   void step_ended() noexcept;
 
   // Null for a generation that has been fetched to its end, or never was.
@@ -40,12 +40,12 @@ class FetchedRequests {
   void announce_silent(const std::vector<std::shared_ptr<PendingRequest>>& requests);
 
   const std::chrono::milliseconds period_;
-  std::atomic<Clock::time_point> next_step_of_interest_ = Clock::time_point::max();
+  std::atomic<Clock::time_point> next_round_ = Clock::time_point::max();
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::unordered_map<uint64_t, std::shared_ptr<PendingRequest>> requests_;
   bool is_closing_ = false;
-  bool has_news_ = false;  // a request, or a step that has ended
+  bool is_next_round_due_ = false;
   std::thread thread_;  // last: it uses the above
 };
 

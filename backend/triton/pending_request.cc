@@ -10,6 +10,7 @@ namespace inflight::triton {
 namespace {
 
 constexpr std::chrono::minutes kAbandoned(1);
+constexpr std::chrono::seconds kFetchLost(1);  // how long a fetch can take; then it has failed on its way
 
 ResponseHandle new_response(TRITONBACKEND_ResponseFactory* factory) {
   TRITONBACKEND_Response* response;
@@ -57,7 +58,9 @@ PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFa
       generation_id_(random_generation_id()),
       running_(running),
       late_ends_(late_ends),
-      unfinished_sequences_(prompts_.size()) {
+      num_silent_sequences_(prompts_.size()),
+      unfinished_sequences_(prompts_.size()),
+      has_sent_(prompts_.size()) {
   if (!id_.empty()) running_.add(id_, this);
 }
 
@@ -97,7 +100,10 @@ void PendingRequest::fail(const std::exception& error) noexcept {
 }
 
 void PendingRequest::send(size_t sequence, const Response& content) {
-  has_sent_ = true;
+  if (!has_sent_[sequence]) {
+    has_sent_[sequence] = true;
+    --num_silent_sequences_;
+  }
   const bool ends = content.error || (content.is_final && --unfinished_sequences_ == 0);
   const uint32_t flags = ends ? TRITONSERVER_RESPONSE_COMPLETE_FINAL : 0;
   if (is_announced()) {
@@ -143,7 +149,7 @@ void PendingRequest::count(const Response& content, uint64_t output_begin) noexc
 bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept {
   std::unique_lock lock(fetching_);
   last_fetch_ = Clock::now();
-  --unfetched_announcements_;
+  if (unfetched_announcements_ > 0) --unfetched_announcements_;
   if (fetchable_.empty()) return false;
   const Fetchable content = std::move(fetchable_.front());
   fetchable_.pop_front();
@@ -168,15 +174,16 @@ bool PendingRequest::is_fetched() const noexcept {
   return ended_ && fetchable_.empty();
 }
 
-void PendingRequest::announce_if_due(std::chrono::nanoseconds period) noexcept {
+void PendingRequest::announce_if_due(Clock::time_point now, std::chrono::nanoseconds period) noexcept {
   std::unique_lock lock(sending_, std::try_to_lock);  // whoever holds it sends
-  if (!lock || ended_ || Clock::now() - last_announcement_ < period) return;
+  if (!lock || ended_ || now - last_announcement_ < period) return;
   {
     std::lock_guard fetching(fetching_);
-    if (unfetched_announcements_ > 0) return;  // Triton is busy, or their ensemble has failed
+    if (unfetched_announcements_ > 0 && now - last_announcement_ < kFetchLost) return;  // Triton is busy
   }
   try {
     announce(0);
+    last_announcement_ = now;  // so that those of one round are due at the same time again
   } catch (const std::exception& error) {
     end_with_error(error);
   }

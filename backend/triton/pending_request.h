@@ -40,7 +40,7 @@ class RunningRequests {
 // sent then holds the generation's id and nothing else, and each announcement lets the client fetch one response, by a
 // request with that id. Ensembles do so, since Triton tells a step that the client has cancelled, or has gone, only
 // when the step begins: each fetch is a step. So that such steps begin while nothing is generated, or while a request
-// without streaming runs, a request is also announced when it has been silent for a while; that fetch gets no response.
+// without streaming runs, a request is also announced after a step, or once in a while; that fetch gets no response.
 class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
@@ -66,19 +66,20 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   bool answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
   // Nothing is left to fetch, and nothing will come.
   bool is_fetched() const noexcept;
-  // Nothing that was generated has been sent.
-  bool is_silent() const noexcept { return !has_sent_; }
+  using Clock = std::chrono::steady_clock;
+
+  // There are sequences of which nothing has been sent, and nobody has stopped them.
+  bool is_silent() const noexcept { return num_silent_sequences_ > 0 && !stopped_ && !ended_; }
   // It has taken part in a step, and may have blocks.
   bool has_started() const noexcept { return has_started_; }
   void note_start() noexcept { has_started_ = true; }
-  // Announces that there is nothing, unless something was announced within the last `period` or is still to be fetched.
-  void announce_if_due(std::chrono::nanoseconds period) noexcept;
+  // Announces that there is nothing, unless something was announced within the last `period`; what is still to be
+  // fetched puts it off.
+  void announce_if_due(Clock::time_point now, std::chrono::nanoseconds period) noexcept;
   // Stops a request whose responses nobody has fetched for a minute: its ensemble has failed.
   void drop_if_abandoned() noexcept;
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   struct Fetchable {
     size_t sequence;
     Response response;
@@ -103,9 +104,10 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   std::atomic<bool> stopped_ = false;
   std::atomic<bool> ended_ = false;
   std::atomic<bool> has_started_ = false;
-  std::atomic<bool> has_sent_ = false;
+  std::atomic<size_t> num_silent_sequences_;
   std::mutex sending_;  // held while something is sent, and while these two change
   size_t unfinished_sequences_;
+  std::vector<bool> has_sent_;  // for each sequence
   Clock::time_point last_announcement_ = Clock::now();
   mutable std::mutex fetching_;
   std::deque<Fetchable> fetchable_;

@@ -103,10 +103,11 @@ struct Int8 {
   }
 };
 
-// Runs `work` on all threads at once, `rounds` times; the shortest, or median, time of all of them together, in seconds.
+// Runs `work` on all threads at once, `rounds` times; the shortest or median time of them together, in seconds.
 double seconds_of(int threads, int rounds, bool median, const std::function<void(int)>& work) {
   using Clock = std::chrono::steady_clock;
   std::vector<double> seconds;
+  seconds.reserve(rounds);
   Clock::time_point start;
   bool runs = false;
   std::barrier barrier(threads, [&]() noexcept {
@@ -263,7 +264,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "machine_ceilings: AMX is compiled in, but the operating system does not grant it\n");
     return 1;
   }
-  std::printf("{\"threads\": %d, \"isa\": \"%s\", \"read_gb_per_s\": %.2f, ", threads, kIsa, read_gb_per_s(threads, rounds));
+  std::printf("{\"threads\": %d, \"isa\": \"%s\", ", threads, kIsa);
+  std::printf("\"read_gb_per_s\": %.2f, ", read_gb_per_s(threads, rounds));
   std::printf("\"gemm_gop_per_s\": {\"float32\": %.1f, ", gemm_gop_per_s<Float32>(threads, rounds));
 #if defined(HAS_BFLOAT16) || defined(__AMX_INT8__)
   std::printf("\"bfloat16\": %.1f, ", bfloat16_gop_per_s(threads, rounds));

@@ -70,9 +70,9 @@ def generation_bound(cost: ModelCost, ceilings: dict, batch: int, context: float
 def context_bound(cost: ModelCost, ceilings: dict, batch: int, tokens: float) -> Bound:
     """`batch` prompts of `tokens` tokens, all at once; the output projection for the last token of each.
 
-    With AMX, our prompts are multiplied in bfloat16, whatever the weights are but float32.
+    With AMX, prompts are multiplied in bfloat16, whatever the weights are: the fastest that loses no accuracy.
     """
-    in_bfloat16 = ceilings["isa"] == "amx" and cost.gemm_type != "float32"
+    in_bfloat16 = ceilings["isa"] == "amx" and cost.gemm_type == "int8"
     return _bound(
         replace(cost, gemm_type="bfloat16") if in_bfloat16 else cost,
         ceilings,

@@ -12,7 +12,7 @@ from pathlib import Path
 import inflight
 from inflight._native import available_cpus
 
-_INSTRUCTION_SETS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8")
+_INSTRUCTION_SETS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16")
 
 
 def write_json(path: Path, options: argparse.Namespace, results: dict) -> None:

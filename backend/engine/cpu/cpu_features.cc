@@ -19,8 +19,8 @@ namespace {
 bool has_amx() {
   unsigned eax, ebx, ecx, edx;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
-  constexpr unsigned kBFloat16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
-  if (~edx & (kBFloat16 | kTile | kInt8)) return false;
+  constexpr unsigned kBFloat16 = 1u << 22, kTile = 1u << 24;
+  if (~edx & (kBFloat16 | kTile)) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of Linux's asm/prctl.h
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }

@@ -8,7 +8,7 @@ enum class Isa {
   kAvx2,        // AVX2, FMA, F16C
   kAvx512,      // AVX-512 F, BW, DQ, VL, VNNI
   kAvx512Bf16,  // and BF16
-  kAmx,         // and AMX TILE, INT8, BF16
+  kAmx,         // and AMX TILE, BF16
 };
 
 inline constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx};

@@ -50,7 +50,7 @@ void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slic
   const PackedLayout& down = weights.down.matrix.layout();
   if (has_linear_silu_and_multiply(weights.gate_up.matrix.layout(), down, slice.precision, isa_)) {
     linear_silu_and_multiply(weights.gate_up.matrix, weights.gate_up.bias.data(), linear_input_, down, activated_input_,
-                             pool_, isa_, slice.precision);
+                             pool_, isa_);
   } else {
     linear(weights.gate_up, linear_input_, slice, gate_up_.data());
     activated_input_.produce(down, slice.precision, pool_, isa_, [&](int64_t row) {

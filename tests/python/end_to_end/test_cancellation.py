@@ -3,8 +3,8 @@ takes minutes to generate; a request after it begins only once it has ended."""
 
 import json
 import shutil
-from statistics import median
 from contextlib import contextmanager
+from statistics import median
 
 import grpc_client
 import http_client

@@ -9,7 +9,7 @@ namespace inflight::cpu {
 namespace {
 
 constexpr int64_t kTokensPerTask = 128;      // their inputs fit the second-level cache
-constexpr int64_t kMinTokensPerPart = 64;    // worth requantizing the weights for a thread's own tokens
+constexpr int64_t kMinTokensPerPart = 64;    // worth converting the weights for a thread's own tokens
 constexpr int64_t kMaxTasksPerThread = 16;   // evens out threads that lose their CPU for a while
 constexpr int64_t kMinTaskBytes = 64 << 10;  // of weights read once: about 2 µs
 constexpr int64_t kTokensPerRead = 4;        // multiplied in the time it takes to read the weights
@@ -88,13 +88,12 @@ bool has_linear_silu_and_multiply(const PackedLayout& gate_up, const PackedLayou
 }
 
 void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, LinearInput& input,
-                              const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa,
-                              Precision precision) {
+                              const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa) {
   if (input.tokens() == 0) return;
-  input.quantize(gate_up.layout(), precision, pool, isa);
+  input.quantize(gate_up.layout(), Precision::kRounded, pool, isa);
   LinearTask task = input.task(gate_up);
   task.last_block /= 2;
-  task.activated = output.begin_tiles(next, precision, isa);
+  task.activated = output.begin_tiles(next, isa);
   task.bias = bias;
   run(task, InputForm::kTiles, 2, pool, isa);
 }

@@ -64,8 +64,8 @@ void LinearInput::quantize(const PackedLayout& layout, Precision precision, Thre
   produce(layout, precision, pool, isa, [](int64_t) {});
 }
 
-std::byte* LinearInput::begin_tiles(const PackedLayout& layout, Precision precision, Isa isa) {
-  begin_quantize(layout, precision, isa);
+std::byte* LinearInput::begin_tiles(const PackedLayout& layout, Isa isa) {
+  begin_quantize(layout, Precision::kRounded, isa);
   return values();
 }
 

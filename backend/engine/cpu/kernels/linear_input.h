@@ -11,7 +11,7 @@
 
 namespace inflight::cpu {
 
-// How integer matrices are multiplied. kRounded takes, where an instruction set has one, a way that is faster for many
+// How matrices are multiplied. kRounded takes, where an instruction set has one, a way that is faster for many
 // tokens: int4 weights are rounded to int8 with one scale a row (AVX-512), or all weights but float32 and float16, and
 // what they are multiplied with, to bfloat16 (AMX). An output depends on this choice, but on nothing else in its batch.
 enum class Precision { kExact, kRounded };
@@ -21,8 +21,8 @@ enum class InputForm { kFloats, kSegments, kTiles };
 
 InputForm input_form(const PackedLayout& layout, Precision precision, Isa isa);
 
-// The input of one or more linear layers: float rows and, for integer weights, their quantized
-// form, made once for all matrices that take the same.
+// The input of one or more linear layers: float rows and, where kernels read another form (see InputForm), that one,
+// made once for all matrices that take the same.
 class LinearInput {
  public:
   // Allocates for this many tokens; only a matrix with unusual groups makes it grow later.
@@ -32,11 +32,11 @@ class LinearInput {
   // use. Call it again whenever they change.
   void set(const float* rows, int64_t tokens, int64_t columns, int64_t row_stride);
 
-  // Makes the quantized form for matrices of `layout`, unless it is there or they have none.
+  // Makes the form that matrices of `layout` take, unless it is there or they have none.
   void quantize(const PackedLayout& layout, Precision precision, ThreadPool& pool, Isa isa);
 
-  // Calls write(row), which writes that row of what set() was given, for every row and makes its quantized form, if
-  // matrices of `layout` have one, while it is at hand.
+  // Calls write(row), which writes that row of what set() was given, for every row and makes the form that
+  // matrices of `layout` take, while it is at hand.
   template <class Write>
   void produce(const PackedLayout& layout, Precision precision, ThreadPool& pool, Isa isa, const Write& write) {
     begin_quantize(layout, precision, isa);
@@ -56,7 +56,7 @@ class LinearInput {
   LinearTask task(const PackedMatrix& weight) const;
 
   // For who writes tiles in place of produce().
-  std::byte* begin_tiles(const PackedLayout& layout, Precision precision, Isa isa);
+  std::byte* begin_tiles(const PackedLayout& layout, Isa isa);
 
  private:
   struct alignas(64) CacheLine {

@@ -30,7 +30,7 @@ struct LinearTask {
   std::byte* activated;  // linear_rounded_amx: takes the place of y, or null; see linear_silu_and_multiply()
   const float* bias;     // [rows] or null
   bool accumulate;       // adds to y instead of overwriting it
-  bool requantizes;      // int4: see Precision::kRounded
+  bool requantizes;      // linear_avx512, int4: see Precision::kRounded
 };
 
 void linear_portable(const LinearTask& task);

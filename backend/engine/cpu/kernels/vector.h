@@ -6,7 +6,7 @@
 #endif
 
 // Vectors of floats as wide as the instruction set that this file is compiled for. Everything here, and
-// everything in a file that includes it, lives in the namespace INFLIGHT_ISA (portable, avx2, avx512),
+// everything in a file that includes it, lives in the namespace INFLIGHT_ISA (portable, avx2, avx512, ...),
 // so that the linker never merges code of two instruction sets. For the same reason such files use no
 // inline functions of the standard library.
 namespace inflight::cpu::INFLIGHT_ISA {
