@@ -43,6 +43,8 @@ class RunningRequests {
 // without streaming runs, a request is also announced after a step, or once in a while; that fetch gets no response.
 class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
+  using Clock = std::chrono::steady_clock;
+
   // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
   PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle factory, ResponseWriter writer,
                  std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
@@ -66,8 +68,6 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   bool answer(TRITONBACKEND_ResponseFactory* fetch, const std::vector<std::string>& outputs) noexcept;
   // Nothing is left to fetch, and nothing will come.
   bool is_fetched() const noexcept;
-  using Clock = std::chrono::steady_clock;
-
   // There are sequences of which nothing has been sent, and nobody has stopped them.
   bool is_silent() const noexcept { return num_silent_sequences_ > 0 && !stopped_ && !ended_; }
   // It has taken part in a step, and may have blocks.

@@ -16,13 +16,13 @@ _INSTRUCTION_SETS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf
 
 
 def write_json(path: Path, options: argparse.Namespace, results: dict) -> None:
-    """Writes one benchmark run with all that is needed to repeat it."""
+    """Writes one benchmark run with all that is needed to repeat it; where it is written is not."""
     report = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "version": inflight.__version__,
         "commit": commit(),
         "machine": machine(),
-        "options": {name: value for name, value in vars(options).items() if name != "run"},
+        "options": {name: value for name, value in vars(options).items() if name not in ("run", "json")},
         **results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -60,10 +60,14 @@ def slow_server(smollm2_engine, make_repository):
         yield server
 
 
+def metric_of(server):
+    """metric_of(server)(name, label): its value now."""
+    return lambda *key: prometheus.samples(server.metrics_port, "tensorrt_llm")[key]
+
+
 @pytest.fixture
 def metric(server):
-    """metric(name, label): its value now."""
-    return lambda *key: prometheus.samples(server.metrics_port, "tensorrt_llm")[key]
+    return metric_of(server)
 
 
 @pytest.fixture
@@ -118,8 +122,7 @@ def test_http_clients_that_leave_a_stream_free_their_blocks(server):
 def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks_within_a_step(model, slow_server):
     """The step that runs when the client leaves, and perhaps the next, which begins before the cancellation arrives."""
 
-    def metric(*key):
-        return prometheus.samples(slow_server.metrics_port, "tensorrt_llm")[key]
+    metric = metric_of(slow_server)
 
     def steps() -> float:
         return metric("nv_trt_llm_general_metrics", "iteration_counter")

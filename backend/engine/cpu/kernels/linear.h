@@ -19,7 +19,7 @@ struct LinearOutput {
 
 // y = x · Wᵀ (+ bias). With kExact, float weights are multiplied in float32 with float32 inputs; integer weights in
 // int8 with inputs quantized by segments of at most 32 columns, as llama.cpp's Q8_0 activations are.
-// input.columns() must be weight.columns(). Results do not depend on the number of threads, nor on the batch.
+// The input must have weight.columns() columns. Results do not depend on the number of threads, nor on the batch.
 void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& output, ThreadPool& pool, Isa isa,
             Precision precision = Precision::kExact);
 
@@ -27,7 +27,7 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
 bool has_linear_silu_and_multiply(const PackedLayout& gate_up, const PackedLayout& next, Precision precision, Isa isa);
 
 // For Precision::kRounded: makes SiLU(gate) * up of [gate, up] = x · Wᵀ (+ bias) the input of the next layer, without writing it out as floats.
-// output.columns() must be half of gate_up.rows(); its rows are not looked at.
+// The output must have half of gate_up.rows() columns; its rows are not looked at.
 void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, LinearInput& input,
                               const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa);
 

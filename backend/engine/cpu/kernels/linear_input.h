@@ -48,9 +48,6 @@ class LinearInput {
   }
 
   int64_t tokens() const { return tokens_; }
-  int64_t columns() const { return columns_; }
-  const float* rows() const { return rows_; }
-  int64_t row_stride() const { return row_stride_; }
 
   // All of a product with `weight`, for which quantize() or produce() was called last; its output is still to be set.
   LinearTask task(const PackedMatrix& weight) const;
