@@ -131,10 +131,10 @@ void multiply_tiles(const std::byte* tokens, int64_t token_tile_bytes, const Pan
                     bool begins, Sums (*sums)[kBlocks], Writer& writer, int64_t octets) {
   constexpr int kSecondBlock = kBlocks - 1, kSecondTokens = kTokenTiles - 1;
   if (begins) {
-    _tile_zero(0);
-    if constexpr (kBlocks == 2) _tile_zero(1);
-    if constexpr (kTokenTiles == 2) _tile_zero(2);
-    if constexpr (kTokenTiles == 2 && kBlocks == 2) _tile_zero(3);
+    _tile_loadd(0, kZeros, 0);
+    if constexpr (kBlocks == 2) _tile_loadd(1, kZeros, 0);
+    if constexpr (kTokenTiles == 2) _tile_loadd(2, kZeros, 0);
+    if constexpr (kTokenTiles == 2 && kBlocks == 2) _tile_loadd(3, kZeros, 0);
   } else {
     _tile_loadd(0, sums[0][0].values, 64);
     if constexpr (kBlocks == 2) _tile_loadd(1, sums[0][kSecondBlock].values, 64);

@@ -42,10 +42,10 @@ void multiply_tiles(const Bfloat16Product& product, int64_t row_tile, int64_t ve
     if constexpr (kRowTiles == 2) _tile_loadd(2, second_c, c_bytes);
     if constexpr (kRowTiles == 2 && kVectors == 2) _tile_loadd(3, second_c + 16, c_bytes);
   } else {
-    _tile_zero(0);
-    if constexpr (kVectors == 2) _tile_zero(1);
-    if constexpr (kRowTiles == 2) _tile_zero(2);
-    if constexpr (kRowTiles == 2 && kVectors == 2) _tile_zero(3);
+    _tile_loadd(0, kZeros, 0);
+    if constexpr (kVectors == 2) _tile_loadd(1, kZeros, 0);
+    if constexpr (kRowTiles == 2) _tile_loadd(2, kZeros, 0);
+    if constexpr (kRowTiles == 2 && kVectors == 2) _tile_loadd(3, kZeros, 0);
   }
   for (int64_t k = 0; k < product.depth; k += kWordsPerTile) {
     _tile_loadd(4, first_a + k, a_bytes);
