@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--peers", type=Path, help="Python of the peers' environment; without it, only ours")
     parser.add_argument("--models", default=",".join(WORKS), help="comma-separated (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each engine (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of a row, after a warm-up (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=9, help="runs of a row, after a warm-up (default %(default)s)")
     parser.add_argument("--sweep-repeats", type=int, default=3, help="the same of a curve's point; 0: no curves")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and lengths (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures here")
