@@ -26,8 +26,8 @@ void linear(const PackedMatrix& weight, LinearInput& input, const LinearOutput& 
 // Whether linear_silu_and_multiply() can take these two.
 bool has_linear_silu_and_multiply(const PackedLayout& gate_up, const PackedLayout& next, Precision precision, Isa isa);
 
-// For Precision::kRounded: makes SiLU(gate) * up of [gate, up] = x · Wᵀ (+ bias) the input of the next layer, without writing it out as floats.
-// The output must have half of gate_up.rows() columns; its rows are not looked at.
+// For Precision::kRounded: makes SiLU(gate) * up of [gate, up] = x · Wᵀ (+ bias) the input of the next layer, without
+// writing it out as floats. The output must have half of gate_up.rows() columns; its rows are not looked at.
 void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, LinearInput& input,
                               const PackedLayout& next, LinearInput& output, ThreadPool& pool, Isa isa);
 
