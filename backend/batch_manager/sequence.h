@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "batch_manager/beam_search.h"
-#include "batch_manager/guided_decoder.h"
+#include "batch_manager/guided/guided_decoder.h"
 #include "batch_manager/kv_cache.h"
 #include "batch_manager/prompt_lookup.h"
 #include "batch_manager/request.h"

@@ -3,7 +3,7 @@
 #include <span>
 #include <vector>
 
-#include "batch_manager/guided_decoder.h"
+#include "batch_manager/guided/guided_decoder.h"
 #include "batch_manager/scheduler.h"
 #include "batch_manager/sequence.h"
 #include "engine/engine.h"

@@ -1,4 +1,4 @@
-#include "batch_manager/guided_decoder.h"
+#include "batch_manager/guided/guided_decoder.h"
 
 #include <atomic>
 #include <fstream>

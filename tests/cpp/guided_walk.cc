@@ -15,7 +15,7 @@
 #include <set>
 #include <string>
 
-#include "batch_manager/guided_decoder.h"
+#include "batch_manager/guided/guided_decoder.h"
 #include "common/error.h"
 
 using namespace inflight;

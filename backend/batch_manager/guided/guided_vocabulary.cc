@@ -1,4 +1,4 @@
-#include "batch_manager/guided_vocabulary.h"
+#include "batch_manager/guided/guided_vocabulary.h"
 
 #include <algorithm>
 #include <fstream>

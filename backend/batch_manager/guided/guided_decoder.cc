@@ -1,4 +1,4 @@
-#include "batch_manager/guided_decoder.h"
+#include "batch_manager/guided/guided_decoder.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,9 +8,9 @@
 #include <thread>
 #include <utility>
 
-#include "batch_manager/guide_compiler.h"
-#include "batch_manager/guide_matcher.h"
-#include "batch_manager/guided_vocabulary.h"
+#include "batch_manager/guided/guide_compiler.h"
+#include "batch_manager/guided/guide_matcher.h"
+#include "batch_manager/guided/guided_vocabulary.h"
 #include "common/available_cpus.h"
 #include "common/error.h"
 #include "common/rounding.h"

@@ -1,11 +1,11 @@
-#include "batch_manager/guide_compiler.h"
+#include "batch_manager/guided/guide_compiler.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "batch_manager/guide_matcher.h"
-#include "batch_manager/json_schema_check.h"
-#include "batch_manager/xgrammar_logging.h"
+#include "batch_manager/guided/guide_matcher.h"
+#include "batch_manager/guided/json_schema_check.h"
+#include "batch_manager/guided/xgrammar_logging.h"
 #include "common/available_cpus.h"
 #include "common/error.h"
 #include "common/rounding.h"

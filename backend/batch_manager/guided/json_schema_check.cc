@@ -1,4 +1,4 @@
-#include "batch_manager/json_schema_check.h"
+#include "batch_manager/guided/json_schema_check.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

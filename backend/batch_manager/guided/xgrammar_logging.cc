@@ -1,4 +1,4 @@
-#include "batch_manager/xgrammar_logging.h"
+#include "batch_manager/guided/xgrammar_logging.h"
 
 #include <support/logging.h>  // of xgrammar's sources
 

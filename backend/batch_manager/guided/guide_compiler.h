@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "batch_manager/compiled_guide.h"
+#include "batch_manager/guided/compiled_guide.h"
 #include "batch_manager/request.h"
 
 namespace inflight {

@@ -1,8 +1,8 @@
-#include "batch_manager/guide_matcher.h"
+#include "batch_manager/guided/guide_matcher.h"
 
 #include <algorithm>
 
-#include "batch_manager/compiled_guide.h"
+#include "batch_manager/guided/compiled_guide.h"
 
 namespace inflight {
 namespace {

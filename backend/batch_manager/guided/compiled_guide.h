@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "batch_manager/guided_vocabulary.h"
+#include "batch_manager/guided/guided_vocabulary.h"
 
 namespace inflight {
 
