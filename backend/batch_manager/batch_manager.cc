@@ -112,7 +112,7 @@ struct BatchManager::Implementation {
   Implementation(std::unique_ptr<Engine> engine_in, const BatchManagerOptions& options_in)
       : options(options_in),
         engine(std::move(engine_in)),
-        guided_decoder(make_guided_decoder(options, engine->info())),
+        guided_decoder(make_guided_decoder(engine->info())),
         scheduler(engine->info(), options.scheduler_policy, options.enable_chunked_context,
                   options.enable_kv_cache_reuse),
         runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup.max_draft_tokens),
@@ -134,10 +134,17 @@ struct BatchManager::Implementation {
     loop.join();
   }
 
-  static std::unique_ptr<GuidedDecoder> make_guided_decoder(const BatchManagerOptions& options,
-                                                            const EngineInfo& info) {
+  std::unique_ptr<GuidedDecoder> make_guided_decoder(const EngineInfo& info) {
     if (options.tokenizer_dir.empty()) return nullptr;
-    return std::make_unique<GuidedDecoder>(options.tokenizer_dir, info.vocab_size, info.end_ids, info.max_batch_size);
+    const auto on_compiled = [this] {
+      {
+        std::lock_guard lock(mutex);
+        guide_is_compiled = true;
+      }
+      wake.notify_one();
+    };
+    return std::make_unique<GuidedDecoder>(options.tokenizer_dir, info.vocab_size, info.end_ids, info.max_batch_size,
+                                           on_compiled);
   }
 
   // --- the loop thread ---
@@ -199,8 +206,8 @@ struct BatchManager::Implementation {
   // A guided sequence is scheduled once its guide is compiled.
   void add_compiled() {
     std::erase_if(compiling, [this](std::unique_ptr<Sequence>& sequence) {
-      auto& guide = *sequence->state->guide;
-      if (!sequence->is_finished() && guide.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+      const RequestedGuide& guide = *sequence->state->guide;
+      if (!sequence->is_finished() && !guide.is_ready()) return false;
       if (!sequence->is_finished()) {
         try {
           guide.get();
@@ -362,7 +369,7 @@ struct BatchManager::Implementation {
     }
     const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
     const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
-    if (state->request.guided_decoding) state->guide = compile(*state->request.guided_decoding);
+    if (state->request.guided_decoding) state->guide = guided_decoder->compile(*state->request.guided_decoding);
     const auto receiver =
         std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), state->num_sequences()});
     std::vector<std::unique_ptr<Sequence>> sequences;
@@ -376,16 +383,6 @@ struct BatchManager::Implementation {
     }
     wake.notify_one();
     return id;
-  }
-
-  std::shared_future<std::shared_ptr<const CompiledGuide>> compile(const GuidedDecoding& guide) {
-    return guided_decoder->compile(guide, [this] {
-      {
-        std::lock_guard lock(mutex);
-        guide_is_compiled = true;
-      }
-      wake.notify_one();
-    });
   }
 
   // With the mutex held.

@@ -29,7 +29,7 @@ struct RequestState {
   const double rank;  // smaller is scheduled first
   const Clock::time_point submitted = Clock::now();
 
-  std::optional<std::shared_future<std::shared_ptr<const CompiledGuide>>> guide;
+  std::shared_ptr<const RequestedGuide> guide;  // null: the text is free
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
 
   int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }

@@ -91,7 +91,7 @@ void StepRunner::add_slices(const ScheduledChunk& chunk) {
   slice.block_ids = sequence.blocks.block_ids;
   slice.samples = chunk.num_tokens == sequence.num_uncached();
   slice.num_drafts = chunk.num_drafts;
-  slice.is_masked = slice.samples && sequence.state->guide.has_value();
+  slice.is_masked = slice.samples && sequence.state->guide != nullptr;
   if (sequence.request.return_context_logits && sequence.state->context_logits == nullptr) {
     slice.returned_logits = ReturnedLogits::kAll;
   } else if (sequence.request.return_generation_logits && slice.samples) {

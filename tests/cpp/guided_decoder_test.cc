@@ -2,7 +2,7 @@
 
 #include <atomic>
 #include <fstream>
-#include <future>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
@@ -51,13 +51,13 @@ json tokenizer() {
 }
 
 struct Fixture {
-  explicit Fixture(int32_t num_slots = 1) {
+  explicit Fixture(int32_t num_slots = 1, std::function<void()> on_compiled = {}) {
     directory.write_tokenizer(tokenizer().dump());
-    decoder.emplace(directory.path(), kVocabSize, std::vector<int32_t>{kEnd}, num_slots);
+    decoder.emplace(directory.path(), kVocabSize, std::vector<int32_t>{kEnd}, num_slots, std::move(on_compiled));
   }
 
   std::shared_ptr<const CompiledGuide> compile(Type type, const std::string& guide) {
-    return decoder->compile({type, guide}, {}).get();
+    return decoder->compile({type, guide})->get();
   }
 
   void start(Type type, const std::string& guide, const std::vector<int32_t>& generated = {},
@@ -220,33 +220,98 @@ TEST(schemas_that_would_be_followed_in_part_are_refused) {
             R"({"type": "object", "uniqueItems": true, "minimum": 3, "title": "not"})");  // of others
 }
 
-TEST(a_guide_is_compiled_once) {
-  Fixture f;
-  std::atomic<int> done = 0;
-  const auto first = f.decoder->compile({Type::kRegex, "ab"}, [&] { ++done; });
-  const auto second = f.decoder->compile({Type::kRegex, "ab"}, [&] { ++done; });
-  CHECK(first.get() == second.get());
-  const auto third = f.decoder->compile({Type::kRegex, "ab"}, [&] { ++done; });
-  CHECK(first.get() == third.get());
-  for (int i = 0; i < 10'000 && done < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  CHECK_EQ(done.load(), 3);
-  for (int i = 0; i < 100; ++i) f.compile(Type::kRegex, "a{" + std::to_string(i) + "}");
-  CHECK(first.get() != f.compile(Type::kRegex, "ab"));  // forgotten by then
+// Holds the threads that have compiled a guide until it is opened.
+class Gate {
+ public:
+  std::function<void()> hold() {
+    return [this] { is_open_.wait(false); };
+  }
+  void open() {
+    is_open_ = true;
+    is_open_.notify_all();
+  }
+
+ private:
+  std::atomic<bool> is_open_ = false;
+};
+
+constexpr int kMoreThanThreads = 10;
+const std::string kBeyondBudget(120'000, 'a');
+
+GuidedDecoding large_guide(int number) {
+  return {Type::kChoice, "[\"a\"" + std::string(5000, ' ') + ", \"b" + std::to_string(number) + "\", \"a\"]"};
 }
 
-TEST(guides_left_over_at_the_end_are_unavailable) {
-  std::shared_future<std::shared_ptr<const CompiledGuide>> left_over;
+TEST(a_guide_is_compiled_once) {
+  std::atomic<int> compiled = 0;
+  Fixture f(1, [&] { ++compiled; });
+  const auto first = f.decoder->compile({Type::kRegex, "ab"});
+  const auto second = f.decoder->compile({Type::kRegex, "ab"});
+  CHECK(first->get() == second->get());
+  CHECK(first->get() == f.compile(Type::kRegex, "ab"));
+  while (compiled == 0) std::this_thread::yield();
+  CHECK_EQ(compiled.load(), 1);
+  for (int i = 0; i < 100; ++i) f.compile(Type::kRegex, "a{" + std::to_string(i) + "}");
+  CHECK(first->get() != f.compile(Type::kRegex, "ab"));  // forgotten by then
+}
+
+TEST(guides_that_nobody_holds_any_more_are_not_compiled) {
+  Gate gate;
+  std::atomic<int> compiled = 0;
+  Fixture f(1, [&, hold = gate.hold()] {
+    ++compiled;
+    hold();
+  });
+  std::vector<std::shared_ptr<const RequestedGuide>> held;
+  for (int i = 0; i < kMoreThanThreads; ++i) held.push_back(f.decoder->compile(large_guide(i)));
+  for (int i = 0; i < 1000; ++i) f.decoder->compile(large_guide(kMoreThanThreads + i));
+  gate.open();
+  f.decoder->compile(large_guide(-1))->get();
+  while (compiled <= kMoreThanThreads) std::this_thread::yield();
+  CHECK_EQ(compiled.load(), kMoreThanThreads + 1);
+}
+
+TEST(small_guides_do_not_wait_for_large_ones) {
+  Gate gate;
+  Fixture f(1, gate.hold());
+  std::vector<std::shared_ptr<const RequestedGuide>> large;
+  for (int i = 0; i < kMoreThanThreads; ++i) large.push_back(f.decoder->compile(large_guide(i)));
+  f.compile(Type::kRegex, "[ab]{4}");
+  CHECK(!large.back()->is_ready());
+  gate.open();
+}
+
+TEST(more_guides_than_may_wait_are_unavailable) {
+  Gate gate;
+  Fixture f(1, gate.hold());
+  std::vector<std::shared_ptr<const RequestedGuide>> waiting;
+  CHECK_ERROR(
+      for (int i = 0; i < 100; ++i) waiting.push_back(f.decoder->compile(large_guide(i))), ErrorCode::kUnavailable,
+      "32 large guides wait to be compiled; try again later");
+  f.compile(Type::kRegex, "[ab]{4}");
+  CHECK_ERROR(
+      for (int i = 0; i < 100; ++i) waiting.push_back(f.decoder->compile({Type::kRegex, "a{" + std::to_string(i) + "}"})),
+      ErrorCode::kUnavailable, "64 guides wait to be compiled; try again later");
+  waiting.clear();
+  waiting.push_back(f.decoder->compile(large_guide(0)));
+  gate.open();
+}
+
+// Each takes as long as its budget lets it.
+TEST(what_is_left_over_at_the_end_is_stopped_and_unavailable) {
+  std::vector<std::shared_ptr<const RequestedGuide>> left_over;
   {
     Fixture f;
-    std::promise<void> ending;
-    f.decoder->compile({Type::kRegex, "a"}, [ended = ending.get_future().share()] {  // holds the compiling thread
-      ended.wait();
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));  // until the destructor has begun
-    });
-    left_over = f.decoder->compile({Type::kRegex, "b"}, {});
-    ending.set_value();
+    for (int i = 0; i < kMoreThanThreads; ++i) {
+      left_over.push_back(f.decoder->compile({Type::kRegex, kBeyondBudget + std::to_string(i)}));
+    }
   }
-  CHECK_ERROR(left_over.get(), ErrorCode::kUnavailable, "the server stops");
+  CHECK_ERROR(left_over.back()->get(), ErrorCode::kUnavailable, "the server stops");
+}
+
+TEST(a_compile_has_a_budget) {
+  Fixture f;
+  CHECK_ERROR(f.compile(Type::kRegex, kBeyondBudget), ErrorCode::kInvalidArgument, "positions");
 }
 
 TEST(tokenizers_that_do_not_fit_are_refused) {

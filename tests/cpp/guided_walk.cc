@@ -77,7 +77,7 @@ class Walks {
     json answer;
     try {
       const auto start = Clock::now();
-      const auto compiled = decoder_.compile(guide, {}).get();
+      const auto compiled = decoder_.compile(guide)->get();
       answer["compile_us"] = microseconds(Clock::now() - start);
       for (int walk = 0; walk < request.at("walks"); ++walk) {
         Draw draw(request.at("seed").get<uint64_t>() + walk, starts_);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "batch_manager/guided/compile_budget.h"
 #include "batch_manager/guided/guide_matcher.h"
 #include "batch_manager/guided/json_schema_check.h"
 #include "batch_manager/guided/xgrammar_logging.h"
@@ -15,10 +17,14 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxGuides = 64;               // kept, compiled or not
-constexpr size_t kMaxGuideBytes = 128 << 10;    // more take minutes to compile, and others wait
-constexpr int64_t kMaxBytes = 256 << 20;        // of all compiled guides that are kept
-constexpr int kMaxThreads = 8;                  // for one guide
+constexpr size_t kMaxGuides = 64;             // kept
+constexpr int64_t kMaxBytes = 256 << 20;      // of all compiled guides that are kept
+constexpr size_t kMaxWaiting = 64;            // guides that no thread compiles yet
+constexpr size_t kMaxLargeWaiting = kMaxWaiting / 2;
+constexpr size_t kMaxGuideBytes = 128 << 10;  // of one guide, as it is sent
+constexpr size_t kLargeGuideBytes = 2 << 10;  // others are usually compiled within milliseconds
+constexpr int kMinThreads = 2, kMaxThreads = 8;
+constexpr const char* kStops = "guided_decoding: the server stops";
 constexpr int kMaxWhitespace = 24;              // characters between tokens of JSON: a model that loops comes out
 
 const char* name(GuidedDecoding::Type type) {
@@ -101,13 +107,16 @@ bool has_texts(const CompiledGuide& guide) {
   return matcher.is_complete() || matcher.fill(words);
 }
 
-std::shared_ptr<const CompiledGuide> compile_guide(xgrammar::GrammarCompiler& compiler, const GuidedDecoding& guide,
+std::shared_ptr<const CompiledGuide> compile_guide(const GuidedDecoding& guide,
                                                    const std::shared_ptr<const GuidedVocabulary>& vocabulary) {
   try {
     const XgrammarWarnings warnings;
     const xgrammar::Grammar grammar = grammar_of(guide);
     if (!warnings.messages().empty()) fail(warnings.messages().front());
     const bool is_json = guide.type == GuidedDecoding::Type::kJson || guide.type == GuidedDecoding::Type::kJsonSchema;
+    // The library's own cache, of rules that guides share, fails for some repetitions in patterns of JSON schemas. Its
+    // threads would not end when the budget is spent.
+    xgrammar::GrammarCompiler compiler(vocabulary->tokens, /*max_threads=*/1, /*cache_enabled=*/false);
     auto compiled =
         std::make_shared<const CompiledGuide>(CompiledGuide{compiler.CompileGrammar(grammar), vocabulary, is_json});
     if (!has_texts(*compiled)) fail("no text of the model's tokens follows it");
@@ -117,88 +126,134 @@ std::shared_ptr<const CompiledGuide> compile_guide(xgrammar::GrammarCompiler& co
   }
 }
 
+bool is_large(const RequestedGuide& guide) { return guide.guide().guide.size() > kLargeGuideBytes; }
+
 }  // namespace
 
-GuideCompiler::GuideCompiler(GuidedVocabulary vocabulary)
-    : vocabulary_(std::make_shared<const GuidedVocabulary>(std::move(vocabulary))), thread_([this] { run(); }) {}
+GuideCompiler::GuideCompiler(GuidedVocabulary vocabulary, std::function<void()> on_compiled)
+    : vocabulary_(std::make_shared<const GuidedVocabulary>(std::move(vocabulary))),
+      on_compiled_(std::move(on_compiled)),
+      num_threads_(std::clamp(available_cpus() / 2, kMinThreads, kMaxThreads)) {
+  for (int i = 0; i < num_threads_; ++i) threads_.emplace_back([this] { run(); });
+}
 
 GuideCompiler::~GuideCompiler() {
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
-  changed_.notify_one();
-  thread_.join();
-  const Error error(ErrorCode::kUnavailable, "guided_decoding: the server stops");
-  for (const auto& job : waiting_) job->promise.set_exception(std::make_exception_ptr(error));
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  for (const auto& [key, unready] : unready_) {
+    if (const auto guide = unready.lock()) guide->fail(Error(ErrorCode::kUnavailable, kStops));
+  }
 }
 
-GuideCompiler::Future GuideCompiler::compile(const GuidedDecoding& guide, std::function<void()> on_done) {
-  Future future;
-  {
-    const std::lock_guard lock(mutex_);
-    const std::pair key(guide.type, guide.guide);
-    const auto known = by_guide_.find(key);
-    if (known != by_guide_.end()) {
-      jobs_.splice(jobs_.begin(), jobs_, known->second);
-    } else {
-      auto job = std::make_shared<Job>();
-      job->guide = guide;
-      job->future = job->promise.get_future().share();
-      jobs_.push_front(job);
-      by_guide_[key] = jobs_.begin();
-      waiting_.push_back(std::move(job));
-      forget_old_jobs();
-      changed_.notify_one();
-    }
-    Job& job = *jobs_.front();
-    future = job.future;
-    if (!job.is_done) {
-      if (on_done) job.on_done.push_back(std::move(on_done));
-      return future;
-    }
+std::shared_ptr<const RequestedGuide> GuideCompiler::compile(const GuidedDecoding& guide) {
+  const std::lock_guard lock(mutex_);
+  const Key key(guide.type, guide.guide);
+  if (const auto known = kept_by_key_.find(key); known != kept_by_key_.end()) {
+    kept_.splice(kept_.begin(), kept_, known->second);
+    return kept_.front().guide;
   }
-  if (on_done) on_done();
-  return future;
+  drop_unwanted();
+  if (const auto known = unready_.find(key); known != unready_.end()) {
+    if (auto unready = known->second.lock()) return unready;
+  }
+  auto requested = std::make_shared<RequestedGuide>(guide);
+  check_room(is_large(*requested));
+  unready_[key] = requested;
+  waiting_.push_back(requested);
+  changed_.notify_all();  // not every thread may take it
+  return requested;
 }
 
-// Those not done are not forgotten, or the same guide would be compiled twice at a time.
-void GuideCompiler::forget_old_jobs() {
-  for (auto job = jobs_.end(); (jobs_.size() > kMaxGuides || bytes_ > kMaxBytes) && job != jobs_.begin();) {
-    --job;
-    if (!(*job)->is_done) continue;
-    bytes_ -= (*job)->bytes;
-    by_guide_.erase({(*job)->guide.type, (*job)->guide.guide});
-    job = jobs_.erase(job);
+// With the mutex held.
+void GuideCompiler::check_room(bool for_large) const {
+  const auto refuse = [](size_t count, const char* kind) {
+    throw_error(ErrorCode::kUnavailable, "guided_decoding: ", count, kind, " wait to be compiled; try again later");
+  };
+  if (waiting_.size() >= kMaxWaiting) refuse(waiting_.size(), " guides");
+  const auto is_waiting_large = [](const auto& waiting) {
+    const auto guide = waiting.lock();
+    return guide != nullptr && is_large(*guide);
+  };
+  const auto num_large = static_cast<size_t>(std::ranges::count_if(waiting_, is_waiting_large));
+  if (for_large && num_large >= kMaxLargeWaiting) refuse(num_large, " large guides");
+}
+
+// With the mutex held.
+void GuideCompiler::drop_unwanted() {
+  std::erase_if(waiting_, [](const auto& guide) { return guide.expired(); });
+  std::erase_if(unready_, [](const auto& entry) { return entry.second.expired(); });
+}
+
+// The first that may be compiled now, or null. With the mutex held.
+std::shared_ptr<RequestedGuide> GuideCompiler::take_waiting() {
+  drop_unwanted();
+  for (auto waiting = waiting_.begin(); waiting != waiting_.end(); ++waiting) {
+    auto guide = waiting->lock();
+    if (guide == nullptr || (is_large(*guide) && num_large_ >= num_threads_ - 1)) continue;
+    waiting_.erase(waiting);
+    return guide;
   }
+  return nullptr;
 }
 
 void GuideCompiler::run() {
-  // The library's own cache, of rules that guides share, fails for some repetitions in patterns of JSON schemas.
-  const int num_threads = std::clamp(available_cpus() / 2, 1, kMaxThreads);
-  xgrammar::GrammarCompiler compiler(vocabulary_->tokens, num_threads, /*cache_enabled=*/false);
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return is_stopping_ || !waiting_.empty(); });
+    std::shared_ptr<RequestedGuide> guide;
+    changed_.wait(lock, [&] { return is_stopping_ || (guide = take_waiting()) != nullptr; });
     if (is_stopping_) return;
-    const std::shared_ptr<Job> job = std::move(waiting_.front());
-    waiting_.pop_front();
+    const bool is_large = inflight::is_large(*guide);
+    num_large_ += is_large;
     lock.unlock();
-    try {
-      auto guide = compile_guide(compiler, job->guide, vocabulary_);
-      job->bytes = static_cast<int64_t>(guide->grammar.MemorySizeBytes());
-      job->promise.set_value(std::move(guide));
-    } catch (...) {
-      job->promise.set_exception(std::current_exception());
-    }
+    compile(std::move(guide));
     lock.lock();
-    job->is_done = true;
-    bytes_ += job->bytes;
-    forget_old_jobs();
-    const auto callbacks = std::move(job->on_done);
-    lock.unlock();
-    for (const auto& on_done : callbacks) on_done();
-    lock.lock();
+    num_large_ -= is_large;
+    changed_.notify_all();
+  }
+}
+
+void GuideCompiler::compile(std::shared_ptr<RequestedGuide> requested) {
+  const GuidedDecoding guide = requested->guide();
+  const std::weak_ptr<RequestedGuide> wanted = requested;
+  requested.reset();  // whoever asked for it may go
+  std::shared_ptr<const CompiledGuide> compiled;
+  std::optional<Error> error;
+  try {
+    const CompileBudget budget([&] { return is_stopping_ || wanted.expired(); });
+    compiled = compile_guide(guide, vocabulary_);
+  } catch (const Error& e) {
+    error = e;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    requested = wanted.lock();
+    if (requested == nullptr || is_stopping_) return;
+    unready_.erase(Key(guide.type, guide.guide));
+    keep(requested, compiled ? static_cast<int64_t>(compiled->grammar.MemorySizeBytes()) : 0);
+  }
+  if (error) {
+    requested->fail(*error);
+  } else {
+    requested->finish(std::move(compiled));
+  }
+  if (on_compiled_) on_compiled_();
+}
+
+// Errors are kept, too: a guide that is beyond the budget costs it once. With the mutex held.
+void GuideCompiler::keep(std::shared_ptr<RequestedGuide> guide, int64_t bytes) {
+  Key key(guide->guide().type, guide->guide().guide);
+  kept_.push_front({std::move(guide), bytes});
+  kept_by_key_[std::move(key)] = kept_.begin();
+  kept_bytes_ += bytes;
+  while (kept_.size() > kMaxGuides || (kept_bytes_ > kMaxBytes && kept_.size() > 1)) {
+    const Kept& last = kept_.back();
+    kept_bytes_ -= last.bytes;
+    kept_by_key_.erase({last.guide->guide().type, last.guide->guide().guide});
+    kept_.pop_back();
   }
 }
 

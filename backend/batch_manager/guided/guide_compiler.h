@@ -1,8 +1,9 @@
 #pragma once
+
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <future>
 #include <list>
 #include <map>
 #include <memory>
@@ -13,45 +14,50 @@
 #include <vector>
 
 #include "batch_manager/guided/compiled_guide.h"
-#include "batch_manager/request.h"
+#include "batch_manager/guided/requested_guide.h"
 
 namespace inflight {
 
-// Compiles guides for one vocabulary on a thread of its own, one after another, and keeps those used last.
+// Compiles guides for one vocabulary on threads of its own and keeps those used last. Large guides never have all of
+// the threads, so that small ones do not wait for them.
 class GuideCompiler {
  public:
-  using Future = std::shared_future<std::shared_ptr<const CompiledGuide>>;
-
-  explicit GuideCompiler(GuidedVocabulary vocabulary);
-  ~GuideCompiler();  // futures that are not ready then throw Error(kUnavailable); on_done is not called for them
+  // on_compiled (may be empty) is called from a compiling thread when a guide is ready; it must not throw.
+  GuideCompiler(GuidedVocabulary vocabulary, std::function<void()> on_compiled);
+  // Stops compiles that run. Guides that are not ready fail with Error(kUnavailable); on_compiled is not called for them.
+  ~GuideCompiler();
 
   // As GuidedDecoder::compile.
-  Future compile(const GuidedDecoding& guide, std::function<void()> on_done);
+  std::shared_ptr<const RequestedGuide> compile(const GuidedDecoding& guide);
 
  private:
-  struct Job {
-    GuidedDecoding guide;
-    std::promise<std::shared_ptr<const CompiledGuide>> promise;
-    Future future;
-    std::vector<std::function<void()>> on_done;
-    int64_t bytes = 0;
-    bool is_done = false;
+  using Key = std::pair<GuidedDecoding::Type, std::string>;
+  struct Kept {
+    std::shared_ptr<RequestedGuide> guide;  // ready
+    int64_t bytes;
   };
-  using Jobs = std::list<std::shared_ptr<Job>>;
 
   void run();
-  void forget_old_jobs();
+  std::shared_ptr<RequestedGuide> take_waiting();
+  void drop_unwanted();
+  void check_room(bool for_large) const;
+  void compile(std::shared_ptr<RequestedGuide> guide);
+  void keep(std::shared_ptr<RequestedGuide> guide, int64_t bytes);
 
-  std::shared_ptr<const GuidedVocabulary> vocabulary_;
+  const std::shared_ptr<const GuidedVocabulary> vocabulary_;
+  const std::function<void()> on_compiled_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool is_stopping_ = false;
-  Jobs jobs_;  // asked for last, first; done or not
-  int64_t bytes_ = 0;  // of those that are done
-  std::map<std::pair<GuidedDecoding::Type, std::string>, Jobs::iterator> by_guide_;
-  std::list<std::shared_ptr<Job>> waiting_;
-  std::thread thread_;
+  std::atomic<bool> is_stopping_ = false;
+  std::list<Kept> kept_;  // used last, first
+  int64_t kept_bytes_ = 0;
+  std::map<Key, std::list<Kept>::iterator> kept_by_key_;
+  std::map<Key, std::weak_ptr<RequestedGuide>> unready_;  // waiting or being compiled
+  std::list<std::weak_ptr<RequestedGuide>> waiting_;      // first come, first
+  int num_large_ = 0;                                     // of those being compiled
+  int num_threads_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace inflight

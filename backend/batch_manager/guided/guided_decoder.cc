@@ -108,12 +108,12 @@ void proceed(Slot& slot, std::optional<Course> next_course) {
 
 struct GuidedDecoder::Implementation {
   Implementation(const std::filesystem::path& tokenizer_dir, int32_t vocab_size, std::vector<int32_t> end_ids,
-                 int32_t num_slots)
+                 int32_t num_slots, std::function<void()> on_compiled)
       : end_ids(std::move(end_ids)),
         words_per_mask(divide_up(vocab_size, 32)),
         masks(num_slots * words_per_mask),
         slots(num_slots),
-        compiler(read_guided_vocabulary(tokenizer_dir, vocab_size, this->end_ids)) {
+        compiler(read_guided_vocabulary(tokenizer_dir, vocab_size, this->end_ids), std::move(on_compiled)) {
     queue.reserve(num_slots);
     for (int32_t slot = 0; slot < num_slots; ++slot) {
       slots[slot].words = std::span(masks).subspan(slot * words_per_mask, words_per_mask);
@@ -185,14 +185,14 @@ struct GuidedDecoder::Implementation {
 };
 
 GuidedDecoder::GuidedDecoder(const std::filesystem::path& tokenizer_dir, int32_t vocab_size,
-                             std::vector<int32_t> end_ids, int32_t num_slots)
-    : implementation_(std::make_unique<Implementation>(tokenizer_dir, vocab_size, std::move(end_ids), num_slots)) {}
+                             std::vector<int32_t> end_ids, int32_t num_slots, std::function<void()> on_compiled)
+    : implementation_(std::make_unique<Implementation>(tokenizer_dir, vocab_size, std::move(end_ids), num_slots,
+                                                       std::move(on_compiled))) {}
 
 GuidedDecoder::~GuidedDecoder() = default;
 
-std::shared_future<std::shared_ptr<const CompiledGuide>> GuidedDecoder::compile(const GuidedDecoding& guide,
-                                                                                std::function<void()> on_done) {
-  return implementation_->compiler.compile(guide, std::move(on_done));
+std::shared_ptr<const RequestedGuide> GuidedDecoder::compile(const GuidedDecoding& guide) {
+  return implementation_->compiler.compile(guide);
 }
 
 void GuidedDecoder::start(int32_t slot, std::shared_ptr<const CompiledGuide> guide, std::span<const int32_t> generated,

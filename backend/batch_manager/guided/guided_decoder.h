@@ -3,11 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <future>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "batch_manager/guided/requested_guide.h"
 #include "batch_manager/request.h"
 #include "engine/engine.h"
 
@@ -25,16 +25,16 @@ class GuidedDecoder final : public TokenMasks {
  public:
   // `tokenizer_dir` holds tokenizer.json; its vocabulary may be smaller than the model's vocab_size, and tokens that
   // only the model has are never allowed. end_ids: what may follow a complete text. Slots are 0 .. num_slots - 1.
+  // on_compiled (may be empty) is called from a compiling thread when a guide is ready; it must not throw.
   // Throws Error naming the file for a tokenizer that is missing, malformed, or larger than vocab_size.
   GuidedDecoder(const std::filesystem::path& tokenizer_dir, int32_t vocab_size, std::vector<int32_t> end_ids,
-                int32_t num_slots);
-  ~GuidedDecoder() override;  // futures that are not ready yet throw Error(kUnavailable); no slot's mask may be awaited
+                int32_t num_slots, std::function<void()> on_compiled = {});
+  // Stops compiles that run; guides that are not ready yet fail with Error(kUnavailable). No slot's mask may be awaited.
+  ~GuidedDecoder() override;
 
-  // Compiled on a thread of its own, one after another; those used last are kept. The future throws
-  // Error(kInvalidArgument) naming guided_decoding, its type and what is wrong. `on_done` (may be empty) is called
-  // from that thread, or from this one for a guide that is kept, when the future is ready; it must not throw.
-  std::shared_future<std::shared_ptr<const CompiledGuide>> compile(const GuidedDecoding& guide,
-                                                                   std::function<void()> on_done);
+  // Compiled on one of several threads, for as long as somebody holds what this returns; those used last are kept.
+  // Throws Error(kUnavailable) when too many guides wait.
+  std::shared_ptr<const RequestedGuide> compile(const GuidedDecoding& guide);
 
   // Gives a slot to a sequence that follows `guide` and has generated these tokens already. Its text may end with one
   // of `end_ids`, each in [0, vocab_size); empty: those of the constructor. Returns at once, as all but is_terminated()

@@ -12,9 +12,26 @@ FetchContent_Declare(xgrammar
   SOURCE_SUBDIR none)  # its CMakeLists.txt builds Python bindings, with warnings as errors
 FetchContent_MakeAvailable(xgrammar)
 
+# A compile can be ended between two token masks: compile_budget.h.
+set(XGRAMMAR_COMPILER ${CMAKE_CURRENT_BINARY_DIR}/xgrammar_grammar_compiler.cc)
+set(BEFORE_MASK "auto add_adaptive_token_mask = [&](const ParserState& state, bool is_root_rule) {")
+set(INCLUDES "#include \"support/thread_pool.h\"")
+file(READ ${xgrammar_SOURCE_DIR}/cpp/grammar_compiler.cc COMPILER_SOURCE)
+foreach(TEXT "${BEFORE_MASK}" "${INCLUDES}")
+  string(FIND "${COMPILER_SOURCE}" "${TEXT}" FOUND)
+  if(FOUND EQUAL -1)
+    message(FATAL_ERROR "xgrammar's grammar_compiler.cc has no line \"${TEXT}\": it is another version")
+  endif()
+endforeach()
+string(REPLACE "${INCLUDES}" "${INCLUDES}\nnamespace inflight {\nvoid continue_compile();\n}" COMPILER_SOURCE "${COMPILER_SOURCE}")
+string(REPLACE "${BEFORE_MASK}" "${BEFORE_MASK}\n    inflight::continue_compile();" COMPILER_SOURCE "${COMPILER_SOURCE}")
+file(WRITE ${XGRAMMAR_COMPILER}.new "${COMPILER_SOURCE}")
+configure_file(${XGRAMMAR_COMPILER}.new ${XGRAMMAR_COMPILER} COPYONLY)  # which stays as old as it is where nothing changed
+
 file(GLOB XGRAMMAR_SOURCES CONFIGURE_DEPENDS ${xgrammar_SOURCE_DIR}/cpp/*.cc ${xgrammar_SOURCE_DIR}/cpp/*/*.cc)
 list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/tvm_ffi/[^/]*$")  # of the Python bindings
-list(APPEND XGRAMMAR_SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/xgrammar_logging.cc)
+list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/grammar_compiler.cc$")
+list(APPEND XGRAMMAR_SOURCES ${XGRAMMAR_COMPILER} ${CMAKE_CURRENT_SOURCE_DIR}/xgrammar_logging.cc)
 add_library(xgrammar STATIC ${XGRAMMAR_SOURCES})
 target_include_directories(xgrammar SYSTEM PUBLIC ${xgrammar_SOURCE_DIR}/include
                            ${xgrammar_SOURCE_DIR}/3rdparty/dlpack/include
