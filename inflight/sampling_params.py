@@ -1,6 +1,5 @@
 """How a prompt is continued, in the names that vLLM's users know."""
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from inflight.argument_types import (
 from inflight.errors import InflightError
 from inflight.structured_outputs import StructuredOutputsParams
 from inflight.text import Tokenizer
+
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class SamplingParams:
             if not is_integer(token):
                 raise InflightError(f"logit_bias has the key {token!r}; it must be a token id, an integer")
             require_number(f"logit_bias of token {token}", bias)
-            if not math.isfinite(bias):
-                raise InflightError(f"logit_bias of token {token} is {bias}; it must be finite")
+            if not abs(bias) <= _MAX_FLOAT32:
+                raise InflightError(f"logit_bias of token {token} is {bias}; it must be finite in float32")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

@@ -158,6 +158,8 @@ def test_a_priority_out_of_its_range_is_named(llm, priority):
         ({"logit_bias": {"a": 1}}, "logit_bias has the key 'a'; it must be a token id"),
         ({"logit_bias": {1: "much"}}, "logit_bias of token 1 is 'much'; it must be a number"),
         ({"logit_bias": {1: float("-inf")}}, "logit_bias of token 1 is -inf; it must be finite"),
+        ({"logit_bias": {1: 1e39}}, r"logit_bias of token 1 is 1e\+39; it must be finite in float32"),
+        ({"logit_bias": {1: 10**400}}, r"logit_bias of token 1 is 1.*; it must be finite in float32"),
         ({"structured_outputs": {"regex": "a"}}, "structured_outputs is .*; it must be StructuredOutputsParams"),
         ({"return_context_logits": 1}, "return_context_logits is 1; it must be True or False"),
         (
