@@ -1,5 +1,7 @@
 """The one exception type for what a user can fix."""
 
+_LONGEST_CAUSE = 300  # characters
+
 
 class InflightError(Exception):
     """Says what was wrong, where, and what to do about it.
@@ -11,3 +13,9 @@ class InflightError(Exception):
     def __init__(self, message: str, code: str = "invalid_argument"):
         super().__init__(message)
         self.code = code
+
+
+def cause(error: BaseException) -> str:
+    """What another library's exception says, on one line of a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_CAUSE else text[:_LONGEST_CAUSE] + " …"

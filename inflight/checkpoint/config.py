@@ -13,6 +13,7 @@ FORMAT = "inflight-checkpoint"
 VERSION = 1
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 WEIGHT_DTYPES = ("float32", "bfloat16", "float16", "int8", "int4")
+MAX_LAYERS = 10_000  # far beyond any model; a damaged file must not cost a list of 2^40 entries
 
 # Keys of `rope` beside type and theta, as Hugging Face spells them: those a type needs, and those it may have. The
 # same as in backend/engine/model_config.cc, which has the defaults.
@@ -84,7 +85,7 @@ class ModelConfig:
         """Checks every field. Raises InflightError naming `origin` and the field."""
         fields = JsonObject(values, origin)
         fields.expect_format(FORMAT, VERSION, "inflight convert")
-        layers = fields.integer("num_hidden_layers", minimum=1)
+        layers = fields.integer("num_hidden_layers", minimum=1, maximum=MAX_LAYERS)
         mapping = fields.object("mapping")
         config = cls(
             model_type=fields.choice("model_type", MODEL_TYPES),
@@ -97,7 +98,7 @@ class ModelConfig:
             head_size=fields.integer("head_size", minimum=2),
             intermediate_size=fields.integer("intermediate_size", minimum=1),
             max_position_embeddings=fields.integer("max_position_embeddings", minimum=1),
-            norm_epsilon=fields.number("norm_epsilon"),
+            norm_epsilon=fields.number("norm_epsilon", below=1.0),
             tie_word_embeddings=fields.boolean("tie_word_embeddings"),
             qkv_bias=fields.boolean("qkv_bias"),
             dense_bias=fields.boolean("dense_bias"),
@@ -107,7 +108,7 @@ class ModelConfig:
             layer_windows=fields.integers("layer_windows", length=layers),
             end_ids=fields.integers("end_ids"),
             pad_id=fields.integer("pad_id"),
-            bos_id=fields.optional_integer("bos_id"),
+            bos_id=fields.integer("bos_id", default=None),
             hidden_act=fields.choice("hidden_act", ("silu",)),
             mapping={name: mapping.choice(name, (1,)) for name in ("world_size", "tp_size", "pp_size")},
         )

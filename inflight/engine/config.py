@@ -101,7 +101,7 @@ class BuildConfig:
             max_num_tokens=fields.integer("max_num_tokens", minimum=1),
             max_seq_len=fields.integer("max_seq_len", minimum=MIN_SEQ_LEN),
             tokens_per_block=fields.integer("tokens_per_block", minimum=1),
-            kv_cache_bytes=fields.integer("kv_cache_bytes", minimum=1),
+            kv_cache_bytes=fields.integer("kv_cache_bytes", minimum=1, maximum=2**63 - 1),
             kv_cache_dtype=fields.choice("kv_cache_dtype", KV_CACHE_DTYPES),
             max_beam_width=fields.integer("max_beam_width", minimum=1),
         )
