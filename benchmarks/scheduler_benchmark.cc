@@ -95,7 +95,8 @@ json measure_scheduling(const EngineInfo& info, SchedulerPolicy policy, bool reu
   Scheduler scheduler(info, policy, /*enable_chunked_context=*/true, reuse);
   RequestId id = 0;
   for (Request& request : make_requests()) {
-    scheduler.add(std::make_shared<RequestState>(id, std::move(request), static_cast<double>(id)));
+    const auto state = std::make_shared<RequestState>(id, std::move(request), static_cast<double>(id));
+    scheduler.add(std::make_unique<Sequence>(state, 0, info.vocab_size, nullptr));
     ++id;
   }
   std::vector<double> microseconds;
@@ -116,8 +117,7 @@ json measure_scheduling(const EngineInfo& info, SchedulerPolicy policy, bool reu
     const uint64_t allocations_between = num_allocations;
     const auto middle = Clock::now();
     for (const ScheduledChunk& chunk : chunks) scheduler.commit(*chunk.sequence);
-    scheduler.collect_finished();
-    scheduler.finished().clear();
+    scheduler.take_finished();
     spent += microseconds_since(middle);
     allocated += num_allocations - allocations_between;
 

@@ -8,11 +8,18 @@
 
 namespace inflight {
 
-Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size)
+RequestState::RequestState(RequestId id, Request request_in, double rank)
+    : id(id),
+      request(std::move(request_in)),
+      rank(rank),
+      num_unfinished(num_sequences()) {}
+
+Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size,
+                   std::shared_ptr<ResponseChannel> channel)
     : state(std::move(state_in)),
       request(state->request),
       index(index),
-      channel(std::make_shared<ResponseChannel>(state->receiver, index)),
+      channel(std::move(channel)),
       prompt_length(static_cast<int32_t>(request.input_ids.size())),
       vocab_size(vocab_size),
       drafts(request.draft_tokens) {

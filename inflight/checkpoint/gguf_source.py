@@ -8,7 +8,7 @@ import numpy as np
 from inflight.checkpoint import gguf_config, gguf_tokenizer
 from inflight.checkpoint.gguf_blocks import MATRIX_TYPES, decode_rows
 from inflight.checkpoint.gguf_file import GgufFile, GgufTensor
-from inflight.checkpoint.huggingface_tokenizer import check_vocabulary
+from inflight.checkpoint.huggingface_tokenizer import check_tokenizer
 from inflight.checkpoint.matrix import Matrix
 from inflight.checkpoint.source import SourceMatrix
 from inflight.errors import InflightError
@@ -69,7 +69,7 @@ class GgufSource:
 
     def save_tokenizer(self, directory: Path) -> None:
         gguf_tokenizer.save_tokenizer(self._file, directory)
-        check_vocabulary(directory, self.config.vocab_size)
+        check_tokenizer(directory, self.config.vocab_size)
 
     def _row_order(self, name: str, rows: int) -> np.ndarray | None:
         """Rows of the file in the checkpoint's order; None if that is the same.

@@ -1,64 +1,69 @@
 """The tokenizer of a Hugging Face directory, for the checkpoint's tokenizer/ directory."""
 
-import os
 import shutil
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
+from inflight.checkpoint.config import MODEL_TYPES
+from inflight.checkpoint.declared_tokens import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, fold_declared_tokens
+from inflight.checkpoint.quiet_transformers import quiet_transformers
 from inflight.checkpoint.sentencepiece_bpe import (
+    SPACE,
     PieceType,
     add_typed_tokens,
     build_sentencepiece_bpe,
     start_and_end,
 )
 from inflight.checkpoint.sentencepiece_model import SentencePieceModel
-from inflight.errors import InflightError
+from inflight.errors import InflightError, cause
 from inflight.json_object import JsonObject
+from inflight.text.tokenizer import Tokenizer as ServedTokenizer
+from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer, raise_unless_library_error
 
-_FAST = "tokenizer.json"
-_COMPANIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+_COMPANIONS = (CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "chat_template.jinja", "chat_template.json")
 _SENTENCEPIECE = "tokenizer.model"
 _BYTE_LEVEL = "vocab.json"
 
 
 def save_tokenizer(source: Path, directory: Path, vocab_size: int) -> None:
-    """Copies the fast tokenizer and its companions, or makes it from a slow tokenizer's files.
+    """Writes tokenizer.json, from whichever files the tokenizer comes in, with every declared token, and copies the
+    files that name its special tokens and hold its chat template.
 
-    Raises InflightError when there is none, or when it yields ids beyond `vocab_size`.
+    Raises InflightError when there is none, when it is damaged, or when it is of another model than one with
+    `vocab_size` tokens.
     """
-    if (source / _FAST).is_file():
-        shutil.copyfile(source / _FAST, directory / _FAST)
+    if (source / FILE_NAME).is_file():
+        shutil.copyfile(source / FILE_NAME, directory / FILE_NAME)
     elif (source / _SENTENCEPIECE).is_file():
-        _from_sentencepiece(source).save(str(directory / _FAST))
+        _from_sentencepiece(source).save(str(directory / FILE_NAME))
     elif (source / _BYTE_LEVEL).is_file():
         _from_transformers(source, directory)
     else:
-        raise InflightError(f"{source} has no tokenizer: expected {_FAST}, {_SENTENCEPIECE} or {_BYTE_LEVEL}")
+        raise InflightError(f"{source} has no tokenizer: expected {FILE_NAME}, {_SENTENCEPIECE} or {_BYTE_LEVEL}")
     for name in _COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
     if (source / "additional_chat_templates").is_dir():
         shutil.copytree(source / "additional_chat_templates", directory / "additional_chat_templates")
-    check_vocabulary(directory, vocab_size)
-
-
-def check_vocabulary(directory: Path, vocab_size: int) -> None:
-    """Refuses a tokenizer.json whose ids the model's embedding does not hold. Raises InflightError."""
-    path = directory / _FAST
-    if not path.is_file():
-        raise InflightError(f"{directory} has no {_FAST}")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise InflightError(f"{path} is not a tokenizer: {error}") from error
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+        fold_declared_tokens(directory)
+        if not (source / FILE_NAME).is_file() and (source / _SENTENCEPIECE).is_file():
+            _surround_texts(directory)
+        check_tokenizer(directory, vocab_size)
+    except InflightError as error:  # the copies are gone when the user reads it
+        raise InflightError(str(error).replace(str(directory), str(source))) from error
+
+
+def check_tokenizer(directory: Path, vocab_size: int) -> None:
+    """Refuses a tokenizer that cannot be served, or that is another model's: one with more tokens than the embedding.
+
+    Only added tokens may lie beyond it: a `<pad>`, say, that was added without a row of its own, as Llama 2's
+    derivatives have it. A request with such an id is refused when it comes. Raises InflightError.
+    """
+    ServedTokenizer(directory)
+    path = directory / FILE_NAME
+    largest = max(load_tokenizer(path).get_vocab(with_added_tokens=False).values(), default=-1)
     if largest >= vocab_size:
         raise InflightError(
             f"{path}: token ids go up to {largest}, the model's vocabulary has {vocab_size}: "
@@ -67,50 +72,47 @@ def check_vocabulary(directory: Path, vocab_size: int) -> None:
 
 
 def _from_sentencepiece(source: Path) -> Tokenizer:
-    """The tokenizer that transformers' slow LlamaTokenizer is: pieces, and the tokens that the configuration adds."""
+    """The pieces as transformers' LlamaTokenizer takes them: `legacy` puts a space before every stretch of text between
+    added tokens, otherwise only the start of a text gets one."""
     model = SentencePieceModel.load(source / _SENTENCEPIECE)
-    path = source / "tokenizer_config.json"
-    config = JsonObject.load(path) if path.is_file() else JsonObject({}, str(path))
+    config = JsonObject.load_optional(source / CONFIG)
     unknown = model.tokens[model.types.index(PieceType.UNKNOWN)] if PieceType.UNKNOWN in model.types else None
-    tokenizer = build_sentencepiece_bpe(model.tokens, model.scores, model.types, unknown, model.adds_space)
+    adds_space = config.boolean("add_prefix_space", default=model.adds_space)
+    tokenizer = build_sentencepiece_bpe(model.tokens, model.scores, model.types, unknown, adds_space)
+    where = "always" if config.boolean("legacy", default=False) else "first"
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, where if adds_space else "never", split=False)
     add_typed_tokens(tokenizer, model.tokens, model.types)
-    _add_tokens(tokenizer, config)
-    start = _special_token(tokenizer, config, "bos_token", "<s>") if config.values.get("add_bos_token", True) else None
-    end = _special_token(tokenizer, config, "eos_token", "</s>") if config.values.get("add_eos_token", False) else None
-    tokenizer.post_processor = start_and_end(tokenizer, start, end)
     return tokenizer
 
 
-def _add_tokens(tokenizer: Tokenizer, config: JsonObject) -> None:
-    """Adds added_tokens_decoder's: {"32000": {"content": "<|im_end|>", "special": true, …}, …}."""
-    if "added_tokens_decoder" not in config:
-        return
-    entries = config.object("added_tokens_decoder")
-    for key in sorted(entries.values, key=lambda key: (len(key), key)):
-        content = entries.object(key).values.get("content")
-        if not isinstance(content, str):
-            entries.fail(key, "an object with the token as its content")
-        tokenizer.add_tokens(
-            [AddedToken(content, normalized=False, special=bool(entries.object(key).values.get("special")))]
-        )
-        if str(tokenizer.token_to_id(content)) != key:
-            entries.fail(key, f"the id that {content!r} has in {_SENTENCEPIECE} ({tokenizer.token_to_id(content)})")
-
-
-def _special_token(tokenizer: Tokenizer, config: JsonObject, name: str, default: str) -> str:
-    """tokenizer_config.json spells a special token as text or as an object."""
-    token = config.values.get(name, default)
-    token = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(token, str) or tokenizer.token_to_id(token) is None:
-        raise InflightError(f"{config.origin}: {name} is {token!r}; expected a token of {_SENTENCEPIECE}")
-    return token
+def _surround_texts(directory: Path) -> None:
+    """Gives the tokenizer the start and end tokens that tokenizer_config.json asks for, as transformers does where no
+    tokenizer.json says it."""
+    tokenizer = load_tokenizer(directory / FILE_NAME)
+    config = JsonObject.load_optional(directory / CONFIG)
+    special = {"bos_token": "<s>", "eos_token": "</s>"} | ServedTokenizer(directory).special_tokens
+    added = []
+    for flag, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
+        wanted = config.boolean(flag, default=False)
+        if wanted and tokenizer.token_to_id(special[name]) is None:
+            config.fail(flag, f"false, as there is no token {special[name]!r} ({name})")
+        added.append(special[name] if wanted else None)
+    tokenizer.post_processor = start_and_end(tokenizer, *added)
+    tokenizer.save(str(directory / FILE_NAME))
 
 
 def _from_transformers(source: Path, directory: Path) -> None:
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # its note that torch is missing
-    from transformers import AutoTokenizer
+    model_type = JsonObject.load(source / "config.json").choice("model_type", MODEL_TYPES)
+    with quiet_transformers():
+        from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False).save_pretrained(directory)
-    except Exception as error:  # transformers raises what its tokenizers raise
-        raise InflightError(f"cannot convert the tokenizer in {source} to {_FAST}: {error}") from error
+        try:
+            config = AutoConfig.for_model(model_type)  # all that the tokenizer's class follows from
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, config=config, local_files_only=True, trust_remote_code=False
+            )
+            tokenizer.save_pretrained(directory)
+        except BaseException as error:  # transformers raises what its tokenizers raise
+            raise_unless_library_error(error)
+            raise InflightError(f"cannot convert the tokenizer in {source} to {FILE_NAME}: {cause(error)}") from error

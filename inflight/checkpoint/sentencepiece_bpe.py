@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-_SPACE = "\u2581"  # SentencePiece's
+SPACE = "\u2581"  # SentencePiece's
 
 
 class PieceType(IntEnum):
@@ -35,9 +35,9 @@ def build_sentencepiece_bpe(
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
-    replace = normalizers.Replace(" ", _SPACE)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), replace]) if adds_space else replace
-    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    replace = normalizers.Replace(" ", SPACE)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace]) if adds_space else replace
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence(steps + ([decoders.Strip(" ", 1, 0)] if adds_space else []))
     return tokenizer
 

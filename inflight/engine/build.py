@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from inflight._native import available_cpus, pack_matrix
 from inflight.checkpoint import canonical
-from inflight.checkpoint.huggingface_tokenizer import check_vocabulary
+from inflight.checkpoint.huggingface_tokenizer import check_tokenizer
 from inflight.checkpoint.matrix import Matrix, MatrixType
 from inflight.checkpoint.reader import CheckpointReader, StoredMatrix
 from inflight.checkpoint.safetensors import SafetensorsWriter
@@ -47,7 +47,7 @@ def build_engine(
     if progress:
         print(plan, flush=True)
     tokenizer = Path(checkpoint) / "tokenizer"
-    check_vocabulary(tokenizer, reader.config.vocab_size)
+    check_tokenizer(tokenizer, reader.config.vocab_size)
     model = reader.config if options.dtype == "auto" else dataclasses.replace(reader.config, dtype=options.dtype)
     config = EngineConfig(model, plan.config)
     with staged_directory(Path(out), f"an {FORMAT} directory", lambda path: format_of(path) == FORMAT) as stage:

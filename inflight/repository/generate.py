@@ -10,6 +10,8 @@ from inflight.errors import InflightError
 from inflight.output_directory import staged_directory
 from inflight.repository.engine_values import repository_values
 from inflight.repository.template import fill, template_variables
+from inflight.text.tokenizer import Tokenizer
+from inflight.text.tokenizer_file import FILE_NAME
 
 MODELS = ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls")
 _CONFIG = "config.pbtxt"
@@ -24,6 +26,9 @@ def generate_repository(engine: str | Path, out: str | Path, **template_override
     """
     values = repository_values(engine) | template_overrides
     templates = find_templates()
+    tokenizer_dir = Path(str(values["tokenizer_dir"]))
+    if (tokenizer_dir / FILE_NAME).is_file():
+        Tokenizer(tokenizer_dir)  # a damaged one is refused here, and not in the log of a server
     _check_names(template_overrides, templates)
     with staged_directory(Path(out), "a model repository", _is_model_repository) as stage:
         for model in MODELS:

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import tokenizers
-
 from inflight.errors import InflightError
 from inflight.repository.engine_values import engine_vocab_size
+from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer
 
-_FILE = "tokenizer.json"
 _GGUF_PADDING = re.compile(r"\[PAD(\d+)\]")  # fills the vocabulary up to the embedding's size, in GGUF files alone
 
 
@@ -22,8 +20,8 @@ def foreign_tokenizers(engine: str, users: Mapping[Path, str]) -> Iterator[str]:
     tokenizers must fit the engine's vocabulary, and be that of the engine's tokenizer/; where there is none, as with
     TensorRT-LLM, they must be the same. Raises InflightError for a file that is not a tokenizer.
     """
-    files = {config: file for config, directory in users.items() if (file := Path(directory) / _FILE).is_file()}
-    reference, owner = Path(engine) / "tokenizer" / _FILE, f"the engine {engine}"
+    files = {config: file for config, directory in users.items() if (file := Path(directory) / FILE_NAME).is_file()}
+    reference, owner = Path(engine) / "tokenizer" / FILE_NAME, f"the engine {engine}"
     if reference.is_file():
         files = {config: file for config, file in files.items() if not _same_content(file, reference)}
     elif files:
@@ -33,8 +31,8 @@ def foreign_tokenizers(engine: str, users: Mapping[Path, str]) -> Iterator[str]:
     token_ids = {file: _token_ids(file) for file in {reference, *files.values()}}
     vocab_size = engine_vocab_size(engine)
     for config, file in files.items():
-        size = 1 + max(token_ids[file].values(), default=-1)
-        if size > vocab_size:  # it may be larger than the tokenizer's (padding), but not smaller
+        size = 1 + max(_token_ids(file, with_added_tokens=False).values(), default=-1)
+        if size > vocab_size:  # it may be larger than the tokenizer's (padding); smaller by added tokens only
             yield (
                 f"{config}: the tokenizer {file} has {size} tokens, but the engine {engine}/config.json has a "
                 f"vocabulary of {vocab_size}: they belong to different models; set ${{tokenizer_dir}} to the tokenizer "
@@ -52,7 +50,7 @@ def tokenizer_difference(engine: str | Path, other: str | Path) -> str | None:
 
     Raises InflightError for a file that is not a tokenizer.
     """
-    files = [Path(directory) / "tokenizer" / _FILE for directory in (engine, other)]
+    files = [Path(directory) / "tokenizer" / FILE_NAME for directory in (engine, other)]
     if not all(file.is_file() for file in files) or _same_content(*files):
         return None
     return _difference(*map(_token_ids, files))
@@ -77,15 +75,12 @@ def _place(token: str, token_ids: Mapping[str, int]) -> str:
     return f"token {token_ids[token]}" if token in token_ids else "none"
 
 
-def _token_ids(file: Path) -> dict[str, int]:
-    """The vocabulary with the added tokens."""
+def _token_ids(file: Path, with_added_tokens: bool = True) -> dict[str, int]:
+    """The vocabulary."""
     try:
-        token_ids = tokenizers.Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # the library raises bare Exception
-        raise InflightError(
-            f"parameter tokenizer_dir (${{tokenizer_dir}}): {file} is not a tokenizer that the tokenizers library "
-            f"reads: {error}"
-        ) from error
+        token_ids = load_tokenizer(file).get_vocab(with_added_tokens=with_added_tokens)
+    except InflightError as error:
+        raise InflightError(f"parameter tokenizer_dir (${{tokenizer_dir}}): {error}") from error
     return {token: token_id for token, token_id in token_ids.items() if not _is_padding(token, token_id)}
 
 

@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import tokenizers
-
-from inflight.errors import InflightError
+from inflight.errors import InflightError, cause
 from inflight.json_object import JsonObject
 from inflight.text.chat_template import ChatTemplate
 from inflight.text.detokenizer import Detokenizer
+from inflight.text.special_tokens import named_special_tokens
 from inflight.text.token_decoder import parse_decoder
-
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer
 
 
 class Tokenizer:
@@ -21,22 +19,19 @@ class Tokenizer:
 
     def __init__(self, tokenizer_dir: str | Path):
         self.directory = Path(tokenizer_dir)
-        path = self.directory / "tokenizer.json"
+        path = self.directory / FILE_NAME
         if not path.is_file():
             raise InflightError(
                 f"{path} does not exist. A directory that has only a slow tokenizer (tokenizer.model, vocab.txt) "
                 "gets its tokenizer.json from `inflight convert`."
             )
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise InflightError(f"{path} is not a tokenizer that the tokenizers library reads: {error}") from error
+        self._tokenizer = load_tokenizer(path)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         decoder = self._tokenizer.decoder
         self._decoder = parse_decoder(decoder.__getstate__() if decoder else "null", str(path))
         self._added_tokens = self._tokenizer.get_added_tokens_decoder()
-        self._config = self._read_json("tokenizer_config.json")
+        self._config = JsonObject.load_optional(self.directory / "tokenizer_config.json")
         self._detokenizers = {skips: self._make_detokenizer(skips) for skips in (False, True)}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -60,7 +55,7 @@ class Tokenizer:
     @cached_property
     def chat_template(self) -> ChatTemplate:
         path = self.directory / "chat_template.jinja"
-        source = path.read_text(encoding="utf-8") if path.is_file() else self._configured_chat_template()
+        source = _read_text(path) if path.is_file() else self._configured_chat_template()
         if source is None:
             raise InflightError(
                 f"{self.directory} has no chat template: neither chat_template.jinja nor a chat_template in "
@@ -71,9 +66,7 @@ class Tokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """bos_token, eos_token, … with their texts, those that the tokenizer has."""
-        sources = {**self._read_json("special_tokens_map.json"), **self._config}
-        texts = {name: _text_of(sources.get(name)) for name in _SPECIAL_TOKENS}
-        return {name: text for name, text in texts.items() if text is not None}
+        return named_special_tokens(self._config, JsonObject.load_optional(self.directory / "special_tokens_map.json"))
 
     @property
     def eos_id(self) -> int | None:
@@ -109,16 +102,16 @@ class Tokenizer:
         )
 
     def _configured_chat_template(self) -> str | None:
-        template = self._config.get("chat_template")
-        if isinstance(template, list):  # [{"name": "default", "template": "…"}, …]
-            named = {entry["name"]: entry["template"] for entry in template}
-            return named.get("default")
-        return template
-
-    def _read_json(self, name: str) -> dict:
-        path = self.directory / name
-        return JsonObject.load(path).values if path.is_file() else {}
+        if not isinstance(self._config.values.get("chat_template"), list):
+            return self._config.text("chat_template", default=None)
+        for entry in self._config.objects("chat_template"):  # [{"name": "default", "template": "…"}, …]
+            if entry.text("name") == "default":
+                return entry.text("template")
+        return None
 
 
-def _text_of(token: str | Mapping | None) -> str | None:
-    return token.get("content") if isinstance(token, Mapping) else token
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InflightError(f"cannot read {path}: {cause(error)}") from error

@@ -1,5 +1,6 @@
 """SentencePiece BPE the slow and plain way, over a vocabulary trained on a few texts."""
 
+import struct
 from functools import cache
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ TEXTS = [
     "",
     " leading",
 ]
+BPE, UNIGRAM = 2, 1  # TrainerSpec.ModelType
 CORPUS = [*TEXTS, "2024 1234 2024 1234", "the return of the naïve café user's comments"] * 4
 
 
@@ -51,3 +53,26 @@ def llama_cpp_sentencepiece(text: str, adds_space: bool) -> list[int]:
     for symbol in symbols:
         ids += [vocabulary[symbol]] if symbol in vocabulary else [3 + byte for byte in symbol.encode()]
     return ids
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def message(number: int, data: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def flag(number: int, value: int) -> bytes:
+    return varint(number << 3) + varint(value)
+
+
+def model_proto(kind=BPE, adds_space=True, removes_spaces=False) -> bytes:
+    """sentencepiece_model.proto's ModelProto, written by hand."""
+    tokens, scores, types = pieces_and_scores()
+    pieces = b"".join(
+        message(1, message(1, token.encode()) + b"\x15" + struct.pack("<f", score) + flag(3, piece_type))
+        for token, score, piece_type in zip(tokens, scores, types, strict=True)
+    )
+    normalizer = message(1, b"identity") + flag(3, adds_space) + flag(4, removes_spaces)
+    return pieces + message(2, flag(3, kind) + flag(4, len(tokens))) + message(3, normalizer)

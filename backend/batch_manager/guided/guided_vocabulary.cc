@@ -127,7 +127,9 @@ xgrammar::TokenizerInfo read(const std::filesystem::path& file, int32_t vocab_si
   // Added tokens are plain text, even where those of the model spell bytes.
   for (const json& added : tokenizer.value("added_tokens", json::array())) {
     const std::string& content = added.at("content").get_ref<const std::string&>();
-    tokens.set(added.at("id").get<int64_t>(), added.value("special", false) ? "" : content);
+    const int64_t id = added.at("id").get<int64_t>();
+    if (id >= vocab_size) continue;  // added without a row of the embedding: never sampled
+    tokens.set(id, added.value("special", false) ? "" : content);
   }
   for (const int32_t id : end_ids) tokens.set(id, "");
   return xgrammar::TokenizerInfo(tokens.tokens(), xgrammar::VocabType::RAW, vocab_size, std::vector<int32_t>{});

@@ -161,7 +161,7 @@ QKV = "transformer.layers.1.attention.qkv.weight"
     [
         (lambda c: (c / "config.json").unlink(), "is not a checkpoint: it has no config.json"),
         (lambda c: (c / "rank0.safetensors").unlink(), "cannot read"),
-        (lambda c: (c / "tokenizer" / "tokenizer.json").unlink(), "has no tokenizer.json"),
+        (lambda c: (c / "tokenizer" / "tokenizer.json").unlink(), "tokenizer.json does not exist"),
         (lambda c: (c / "tokenizer" / "tokenizer.json").write_text("{"), "tokenizer.json is not a tokenizer"),
         (swap_tokenizer, "token ids go up to 5000, the model's vocabulary has 480"),
         (truncate, "is truncated"),

@@ -50,6 +50,49 @@ def test_chat_prompt_equals_transformers(tmp_path):
     assert Tokenizer(tmp_path).chat_prompt(MESSAGES) == expected
 
 
+TOKEN_NAMES = (
+    "bos_token eos_token unk_token sep_token pad_token cls_token mask_token image_token tool_token".split()
+)
+
+
+@pytest.mark.parametrize(
+    "config, token_map",
+    [
+        (dict(eos_token="<|im_end|>", extra_special_tokens={"image_token": "<image>"}), None),
+        (dict(eos_token="<|im_end|>", image_token="<image>", add_bos_token=True), None),
+        (dict(eos_token="<|im_end|>"), dict(eos_token="<think>", tool_token={"content": "<|im_start|>"})),
+        (dict(eos_token="<|im_end|>"), dict(extra_special_tokens={"tool_token": "<|im_start|>"})),
+        (dict(eos_token="<|im_end|>", added_tokens_decoder={}), dict(eos_token="<think>", pad_token="<think>")),
+        (dict(bos_token=None, pad_token={"__type": "AddedToken", "content": "<think>"}), None),
+    ],
+)
+def test_chat_templates_see_the_special_tokens_that_transformers_shows_them(config, token_map, tmp_path):
+    from transformers import AutoTokenizer
+
+    template = " ".join(f"{name}={{{{ {name} }}}}" for name in TOKEN_NAMES)
+    save(byte_level(), tmp_path, tokenizer_class="PreTrainedTokenizerFast", chat_template=template, **config)
+    if token_map is not None:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(token_map))
+    expected = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(MESSAGES, tokenize=False)
+    assert Tokenizer(tmp_path).chat_prompt(MESSAGES) == expected
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (dict(eos_token=3), "tokenizer_config.json: eos_token is 3; expected the text of a token"),
+        (dict(extra_special_tokens={"x": 3}), "extra_special_tokens: x is 3; expected the text of a token"),
+        (dict(chat_template=3), "chat_template is 3; expected a string"),
+        (dict(chat_template=["x"]), r"chat_template is \['x'\]; expected a list of JSON objects"),
+        (dict(chat_template=[{"name": "default"}]), "chat_template: template is missing"),
+    ],
+)
+def test_malformed_configurations_are_refused_by_name(config, message, tmp_path):
+    save(byte_level(), tmp_path, **({"chat_template": CHATML} | config))
+    with pytest.raises(InflightError, match=message):
+        Tokenizer(tmp_path).chat_prompt(MESSAGES)
+
+
 def test_chat_template_file_wins_and_generation_prompt_can_be_left_out(tmp_path):
     save(byte_level(), tmp_path, chat_template="never this one")
     (tmp_path / "chat_template.jinja").write_text(CHATML)
