@@ -10,12 +10,19 @@ namespace {
 
 using SharedFamily = std::shared_ptr<TRITONSERVER_MetricFamily>;
 
-// One object for each name in the whole process: a family counts the users of its metrics and frees each with the last,
-// and a model that is loaded anew has the same metrics as the one that it replaces.
-SharedFamily shared_family(const MetricFamilyInfo& info) {
+// Held while anything is made or deleted. A model that is loaded anew has the same metrics as the one that it replaces,
+// which Triton unloads meanwhile, on another thread: Triton counts the users of a metric, but finds it and counts one
+// more user in two steps, so that it may be freed in between. And a family may only be made when no other of its name
+// is about to be deleted.
+std::mutex& registry_mutex() {
   static std::mutex mutex;
+  return mutex;
+}
+
+// One object for each name in the whole process: a family counts the users of its metrics and frees each with the last.
+// The caller holds registry_mutex(), and also when it lets go of the family.
+SharedFamily shared_family(const MetricFamilyInfo& info) {
   static std::map<std::string, std::weak_ptr<TRITONSERVER_MetricFamily>> families;
-  std::lock_guard lock(mutex);
   auto& known = families[info.name];
   if (SharedFamily family = known.lock()) return family;
   TRITONSERVER_MetricFamily* handle;
@@ -39,12 +46,15 @@ MetricArgsHandle histogram_args(const std::vector<double>& buckets) {
 
 }  // namespace
 
+// Delegates, so that the destructor runs when this throws: it takes the lock that is released by then.
 MetricGroup::MetricGroup(const MetricOwner& owner, const MetricFamilyInfo& family, const char* label_name,
                          const std::vector<const char*>& label_values, const std::vector<double>& buckets)
-    : family_(shared_family(family)) {
+    : MetricGroup() {
   const MetricArgsHandle args = buckets.empty() ? nullptr : histogram_args(buckets);
   const ParameterHandle model = label("model", owner.model.c_str());
   const ParameterHandle version = label("version", std::to_string(owner.version).c_str());
+  std::lock_guard lock(registry_mutex());
+  family_ = shared_family(family);
   const auto add = [&](std::vector<const TRITONSERVER_Parameter*> labels) {
     TRITONSERVER_Metric* metric;
     check(TRITONSERVER_MetricNewWithArgs(&metric, family_.get(), labels.data(), labels.size(), args.get()));
@@ -52,6 +62,12 @@ MetricGroup::MetricGroup(const MetricOwner& owner, const MetricFamilyInfo& famil
   };
   if (label_name == nullptr) add({model.get(), version.get()});
   for (const char* value : label_values) add({model.get(), version.get(), label(label_name, value).get()});
+}
+
+MetricGroup::~MetricGroup() {
+  std::lock_guard lock(registry_mutex());
+  metrics_.clear();
+  family_.reset();
 }
 
 Gauges::Gauges(const MetricOwner& owner, const char* name, const char* description, const char* label,

@@ -28,14 +28,18 @@ class MetricGroup {
  public:
   MetricGroup(const MetricOwner& owner, const MetricFamilyInfo& family, const char* label,
               const std::vector<const char*>& label_values, const std::vector<double>& buckets = {});
+  MetricGroup(const MetricGroup&) = delete;
+  MetricGroup& operator=(const MetricGroup&) = delete;
 
  protected:
-  ~MetricGroup() = default;
+  ~MetricGroup();
   TRITONSERVER_Metric* metric(size_t index) const { return metrics_[index].get(); }
   size_t size() const { return metrics_.size(); }
 
  private:
-  std::shared_ptr<TRITONSERVER_MetricFamily> family_;  // first: it outlives its metrics
+  MetricGroup() = default;
+
+  std::shared_ptr<TRITONSERVER_MetricFamily> family_;
   std::vector<MetricHandle> metrics_;
 };
 

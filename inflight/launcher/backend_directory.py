@@ -15,9 +15,9 @@ def find_backend_library() -> Path:
     return _find_library("inflight/libtriton_inflight.so")
 
 
-def find_lossless_send() -> Path:
-    """The library to preload into tritonserver, see backend/triton/lossless_send.cc."""
-    return _find_library("libinflight_lossless_send.so")
+def find_preload() -> Path:
+    """The library to preload into tritonserver: backend/triton/preload.cc and what it is built with."""
+    return _find_library("libinflight_preload.so")
 
 
 def _find_library(name: str) -> Path:

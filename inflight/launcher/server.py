@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inflight.errors import InflightError
-from inflight.launcher.backend_directory import find_backend_library, find_lossless_send, prepare_backend_directory
+from inflight.launcher.backend_directory import find_backend_library, find_preload, prepare_backend_directory
 from inflight.launcher.environment import server_environment
 from inflight.launcher.failure import explain_failure
 from inflight.launcher.ports import choose_ports
@@ -59,7 +59,7 @@ class TritonServer:
         self._repository = self.model_repository  # as Triton is told
         self._installation = find_tritonserver(tritonserver)
         self._library = find_backend_library()
-        self._preload = find_lossless_send()
+        self._preload = find_preload()
         ports = choose_ports(http_port, grpc_port, metrics_port)
         self.http_port, self.grpc_port, self.metrics_port = ports.http, ports.grpc, ports.metrics
         self._exit_timeout = exit_timeout

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from inflight.errors import InflightError
 from inflight.launcher import environment
-from inflight.launcher.backend_directory import prepare_backend_directory
+from inflight.launcher.backend_directory import find_preload, prepare_backend_directory
 from inflight.launcher.environment import server_environment, shared_libpython
 from inflight.launcher.ports import choose_ports
 from inflight.launcher.tritonserver import TritonInstallation
@@ -38,6 +39,18 @@ def test_library_path_has_triton_and_libpython(installation):
 def test_library_is_preloaded_before_the_users_own(installation, monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/mine.so")
     assert server_environment(installation, Path("/preload.so"))["LD_PRELOAD"] == "/preload.so:/mine.so"
+
+
+@pytest.mark.parametrize(("others", "left"), [("", ""), (":libdl.so.2", "LD_PRELOAD=libdl.so.2\n")])
+def test_what_the_server_starts_is_started_without_the_preloaded_library(others, left):
+    shell = subprocess.run(
+        ["/bin/sh", "-c", "env | grep ^LD_PRELOAD= || true"],
+        env={"LD_PRELOAD": f"{find_preload()}{others}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (shell.stdout, shell.stderr) == (left, "")
 
 
 def test_this_interpreter_is_the_first_on_the_path(installation):

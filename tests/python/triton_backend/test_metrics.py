@@ -12,8 +12,6 @@ import tritonclient.http as httpclient
 from greedy import greedy_tokens
 from requests_of_ids import request, tensors
 
-from inflight.launcher.server import TritonServer
-
 TOKENS_PER_BLOCK = 32
 TENSORRT_LLM = {
     "nv_trt_llm_request_metrics": {"active", "max", "scheduled", "context", "waiting"},
@@ -163,23 +161,3 @@ def test_no_step_is_logged_otherwise(server, http):
 
 def test_memory_is_that_of_the_process(metrics):
     assert 2**24 < metrics()["nv_trt_llm_runtime_memory_metrics", "cpu"] < 2**40
-
-
-def test_a_model_that_is_loaded_anew_keeps_its_metrics(tmp_path, write_model):
-    """Triton unloads the old one when the new one is there: they share their metrics for a while."""
-    write_model(tmp_path, "measured", decoupled_mode=False)
-    with TritonServer(tmp_path, arguments=["--model-control-mode=explicit", "--load-model=*"]) as server:
-        key = "inflight_tokens_total", "generation"
-
-        def tokens() -> float:
-            return prometheus.samples(server.metrics_port, "measured")[key]
-
-        with httpclient.InferenceServerClient(f"127.0.0.1:{server.http_port}") as http:
-            generate(http, max_tokens=5)
-            prometheus.wait_for(lambda: tokens() == 5)
-            with (tmp_path / "measured" / "config.pbtxt").open("a") as config:
-                config.write("\n")
-            http.load_model("measured")
-            generate(http, max_tokens=6)
-            prometheus.wait_for(lambda: tokens() == 11)
-            http.unload_model("measured")
