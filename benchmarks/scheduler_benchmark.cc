@@ -95,8 +95,7 @@ json measure_scheduling(const EngineInfo& info, SchedulerPolicy policy, bool reu
   Scheduler scheduler(info, policy, /*enable_chunked_context=*/true, reuse);
   RequestId id = 0;
   for (Request& request : make_requests()) {
-    const auto state = std::make_shared<RequestState>(id, std::move(request), static_cast<double>(id));
-    scheduler.add(std::make_unique<Sequence>(state, 0, info.vocab_size, nullptr));
+    scheduler.add(std::make_shared<RequestState>(id, std::move(request), static_cast<double>(id)));
     ++id;
   }
   std::vector<double> microseconds;
@@ -117,7 +116,8 @@ json measure_scheduling(const EngineInfo& info, SchedulerPolicy policy, bool reu
     const uint64_t allocations_between = num_allocations;
     const auto middle = Clock::now();
     for (const ScheduledChunk& chunk : chunks) scheduler.commit(*chunk.sequence);
-    scheduler.take_finished();
+    scheduler.collect_finished();
+    scheduler.finished().clear();
     spent += microseconds_since(middle);
     allocated += num_allocations - allocations_between;
 

@@ -16,7 +16,7 @@ POLICIES = ("guaranteed_no_evict", "max_utilization", "static_batch")
 class ServingOptions:
     """What may differ between two uses of one engine.
 
-    num_threads: 0 is the CPUs that this process may use. max_queue_size: requests that may wait to be scheduled; 0 is
+    num_threads: 0 is the CPUs that this process may use. max_queue_size: sequences that may wait to start; 0 is
     any number. enable_prefix_caching: prompts that begin alike share the KV-cache blocks of what is alike.
     enable_chunked_prefill: a prompt that is longer than a step is computed over several.
     scheduler_policy: "guaranteed_no_evict" starts a sequence when its whole length fits into the KV cache,

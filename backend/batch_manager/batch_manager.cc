@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <future>
-#include <iterator>
 #include <mutex>
 #include <thread>
 #include <unordered_set>
@@ -34,12 +34,14 @@ constexpr double kMaxOvertaking = 100.0;
 constexpr int32_t kMaxNgram = 64;
 // How often the loop looks at requests of which none can run yet.
 constexpr std::chrono::milliseconds kIdlePeriod{5};
+// Of the requests in the queue, so many are asked before each step whether they are cancelled.
+constexpr int kAskedPerStep = 16;
 
 microseconds between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration_cast<microseconds>(end - begin);
 }
 
-RequestTimes times_of(const RequestState& state, Clock::time_point now, const Sequence& last) {
+RequestTimes times_of(const RequestState& state, Clock::time_point now, FinishReason last) {
   RequestTimes times;
   times.id = state.id;
   times.queue = between(state.submitted, state.first_step.value_or(now));
@@ -50,9 +52,9 @@ RequestTimes times_of(const RequestState& state, Clock::time_point now, const Se
     if (following > 0) times.inter_token_latency = between(*state.first_token, state.last_token) / following;
   }
   times.total = between(state.submitted, now);
-  times.prompt_tokens = last.prompt_length;
+  times.prompt_tokens = static_cast<int32_t>(state.request.input_ids.size());
   times.generated_tokens = state.num_generated;
-  times.finish_reason = last.finish_reason;
+  times.finish_reason = last;
   times.failed = state.error.has_value();
   return times;
 }
@@ -115,7 +117,7 @@ struct BatchManager::Implementation {
         guided_decoder(make_guided_decoder(engine->info())),
         scheduler(engine->info(), options.scheduler_policy, options.enable_chunked_context,
                   options.enable_kv_cache_reuse),
-        runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup.max_draft_tokens),
+        runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup),
         draft_model(options.draft_model.engine
                         ? std::make_unique<DraftModel>(options.draft_model.engine, engine->info())
                         : nullptr),
@@ -154,9 +156,9 @@ struct BatchManager::Implementation {
       try {
         if (!wait_for_work()) break;
         run_step();
-      } catch (const std::exception& error) {  // such as std::bad_alloc: those who wait must not wait for ever
+      } catch (const std::exception& error) {  // such as std::bad_alloc: those who run must not wait for ever
         log_error("the batch manager failed: ", error.what());
-        fail_all(Error(ErrorCode::kInternal, concat("the batch manager failed: ", error.what())));
+        fail_running(Error(ErrorCode::kInternal, concat("the batch manager failed: ", error.what())));
       }
     }
     fail_all(Error(ErrorCode::kUnavailable, "the server is stopping"));
@@ -166,7 +168,9 @@ struct BatchManager::Implementation {
     end_cancelled();
     finish_sequences();
     const auto begin = Clock::now();
-    if (const auto* chunks = schedule()) {
+    const auto* chunks = schedule();
+    is_idle = chunks == nullptr;
+    if (chunks) {
       update_statistics();  // who has started does not count as queued while the step runs
       note_first_steps(*chunks, begin);
       IterationStatistics iteration = describe(*chunks);
@@ -183,59 +187,88 @@ struct BatchManager::Implementation {
   // Takes what was submitted. False when it is time to stop.
   bool wait_for_work() {
     std::unique_lock lock(mutex);
-    const auto has_work = [this] { return stopping || !arrivals.empty() || !scheduler.empty(); };
-    if (compiling.empty()) {
+    const auto has_work = [this] { return stopping || !arrivals.empty() || (!is_idle && !scheduler.empty()); };
+    if (compiling.empty() && scheduler.empty()) {
       wake.wait(lock, has_work);
     } else {
       wake.wait_for(lock, kIdlePeriod, [&] { return has_work() || guide_is_compiled; });
       guide_is_compiled = false;
     }
-    for (auto& sequence : arrivals) {
-      auto& destination = sequence->state->guide ? compiling : ready;
-      destination.push_back(std::move(sequence));
+    for (; !arrivals.empty(); arrivals.pop_front()) {
+      const auto& request = arrivals.front();
+      if (request->guide) {
+        compiling.push_back(request);
+      } else {
+        scheduler.add(request);
+      }
+      num_arriving -= request->num_sequences();
     }
-    arrivals.clear();
     cancelled.swap(cancelled_ids);
-    for (auto& sequence : ready) scheduler.add(std::move(sequence));
-    ready.clear();
     add_compiled();
-    statistics.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
+    statistics.queued_requests = num_queued();
     return !stopping;
   }
 
-  // A guided sequence is scheduled once its guide is compiled.
+  // Sequences.
+  int32_t num_queued() const {
+    int32_t queued = scheduler.num_queued();
+    for (const auto& request : compiling) queued += request->num_sequences();
+    return queued;
+  }
+
+  // A guided request is scheduled once its guide is compiled.
   void add_compiled() {
-    std::erase_if(compiling, [this](std::unique_ptr<Sequence>& sequence) {
-      const RequestedGuide& guide = *sequence->state->guide;
-      if (!sequence->is_finished() && !guide.is_ready()) return false;
-      if (!sequence->is_finished()) {
+    std::erase_if(compiling, [this](std::shared_ptr<RequestState>& request) {
+      const RequestedGuide& guide = *request->guide;
+      if (!request->is_ended() && !guide.is_ready()) return false;
+      if (!request->is_ended()) {
         try {
           guide.get();
         } catch (const Error& error) {
-          sequence->state->error = error;
+          request->error = error;
         }
       }
-      scheduler.add(std::move(sequence));
+      scheduler.add(request);
+      if (request->is_ended()) scheduler.remove_ended(*request);
       return true;
     });
   }
 
   void end_cancelled() {
     const auto now = Clock::now();
-    const auto end_if_cancelled = [&](Sequence& sequence) {
-      const Request& request = sequence.request;
-      if (cancelled.count(sequence.state->id) != 0 || (request.is_cancelled && request.is_cancelled())) {
-        sequence.finish_reason = FinishReason::kCancelled;
-      } else if (request.deadline && now >= *request.deadline && !sequence.is_finished()) {
-        sequence.state->error = Error(ErrorCode::kUnavailable,
-                               concat("the request timed out after ", between(sequence.state->submitted, now).count() / 1000,
-                                      " ms, ", sequence.num_generated(), " of at most ", request.max_new_tokens,
-                                      " tokens generated; allow it more time or ask for less"));
-      }
-    };
-    scheduler.for_each(end_if_cancelled);
-    for (auto& sequence : compiling) end_if_cancelled(*sequence);
+    scheduler.for_each([&](Sequence& sequence) { end_if_cancelled(*sequence.state, now, sequence.num_generated()); });
+    scheduler.for_each_opened([&](RequestState& request) { end_if_cancelled(request, now, 0); });
+    for (auto& request : compiling) end_if_cancelled(*request, now, 0);
+    end_queued(now);
     cancelled.clear();
+  }
+
+  void end_queued(Clock::time_point now) {
+    RequestQueue& queue = scheduler.queue();
+    const auto look_at = [&](const std::shared_ptr<RequestState>& request) {
+      if (end_if_cancelled(*request, now, 0)) scheduler.remove_ended(*request);
+    };
+    for (const RequestId id : cancelled) {
+      if (const auto request = queue.find(id)) look_at(request);
+    }
+    while (const auto request = queue.overdue(now)) look_at(request);
+    for (int i = 0; i < kAskedPerStep; ++i) {
+      if (const auto request = queue.next_in_turn()) look_at(request);
+    }
+  }
+
+  // Whether it has ended.
+  bool end_if_cancelled(RequestState& state, Clock::time_point now, int32_t num_generated) {
+    const Request& request = state.request;
+    if (cancelled.count(state.id) != 0 || (request.is_cancelled && request.is_cancelled())) {
+      state.is_cancelled = true;
+    } else if (request.deadline && now >= *request.deadline && !state.is_ended()) {
+      state.error = Error(ErrorCode::kUnavailable,
+                          concat("the request timed out after ", between(state.submitted, now).count() / 1000, " ms, ",
+                                 num_generated, " of at most ", request.max_new_tokens,
+                                 " tokens generated; allow it more time or ask for less"));
+    }
+    return state.is_ended();
   }
 
   // A draft model that fails costs its drafts, nothing else.
@@ -291,7 +324,7 @@ struct BatchManager::Implementation {
   IterationStatistics describe(const std::vector<ScheduledChunk>& chunks) {
     IterationStatistics iteration;
     iteration.active_requests = scheduler.num_running();
-    iteration.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
+    iteration.queued_requests = num_queued();
     iteration.paused_requests = scheduler.num_paused();
     for (const ScheduledChunk& chunk : chunks) {
       const int32_t sequences = std::max<int32_t>(1, static_cast<int32_t>(chunk.sequence->beams.size()));
@@ -306,35 +339,78 @@ struct BatchManager::Implementation {
     return iteration;
   }
 
+  // What failed may be anyone's fault who runs; if nobody does, that of the first who waits.
+  void fail_running(const Error& error) {
+    bool any_runs = false;
+    scheduler.for_each_running([&](Sequence& sequence) {
+      any_runs = true;
+      sequence.state->error = error;
+    });
+    if (any_runs) return;
+    if (const auto request = scheduler.first_waiting()) end_with(*request, error);
+  }
+
   void fail_all(const Error& error) {
-    for (auto& sequence : compiling) scheduler.add(std::move(sequence));
+    for (auto& request : compiling) scheduler.add(std::move(request));
     compiling.clear();
     scheduler.for_each([&](Sequence& sequence) { sequence.state->error = error; });
+    scheduler.for_each_opened([&](RequestState& request) { request.error = error; });
+    while (!scheduler.queue().empty()) end_with(*scheduler.queue().first(), error);
     finish_sequences();
   }
 
+  void end_with(RequestState& request, const Error& error) {
+    request.error = error;
+    if (scheduler.queue().find(request.id)) scheduler.remove_ended(request);
+  }
+
   void finish_sequences() {
-    auto& sequences = scheduler.take_finished();
-    if (sequences.empty()) return;
-    const auto now = Clock::now();
-    for (const auto& sequence : sequences) {
-      Response response = unsent(*sequence);
-      response.is_sequence_final = true;
-      response.finish_reason = sequence->finish_reason;
-      if (response.finish_reason == FinishReason::kLength && !response.beams.empty()) {
-        response.finish_reason = response.beams.front().finish_reason;
-      }
-      response.error = sequence->state->error;
-      finished.emplace_back(sequence->channel, std::move(response));
-      if (--sequence->state->num_unfinished == 0 && options.on_request_end) {
-        options.on_request_end(times_of(*sequence->state, now, *sequence));
-      }
-    }
-    sequences.clear();
+    scheduler.collect_finished();
+    auto& sequences = scheduler.finished();
+    auto& requests = scheduler.ended();
+    if (sequences.empty() && requests.empty()) return;
     // Who sees a final response finds the blocks free and the request gone in the statistics.
     update_statistics();
-    for (auto& [channel, response] : finished) delivery.post(channel, std::move(response));
-    finished.clear();
+    for (auto& sequence : sequences) {
+      if (sequence) end_sequence(*sequence);
+      sequence.reset();
+    }
+    sequences.clear();
+    for (const auto& request : requests) end_waiting_sequences(*request);
+    requests.clear();
+  }
+
+  void end_sequence(Sequence& sequence) {
+    RequestState& state = *sequence.state;
+    if (sequence.finish_reason == FinishReason::kNone && state.is_cancelled) {
+      sequence.finish_reason = FinishReason::kCancelled;
+    }
+    Response response = unsent(sequence);
+    response.finish_reason = sequence.finish_reason;
+    if (response.finish_reason == FinishReason::kLength && !response.beams.empty()) {
+      response.finish_reason = response.beams.front().finish_reason;
+    }
+    post_last(state, sequence.channel, std::move(response), sequence.finish_reason);
+  }
+
+  // Those that were never made.
+  void end_waiting_sequences(RequestState& state) {
+    for (; state.num_made < state.num_sequences(); ++state.num_made) {
+      Response response;
+      response.finish_reason = state.is_cancelled ? FinishReason::kCancelled : FinishReason::kNone;
+      const auto reason = response.finish_reason;
+      post_last(state, std::make_shared<ResponseChannel>(state.receiver, state.num_made), std::move(response), reason);
+    }
+  }
+
+  void post_last(RequestState& state, const std::shared_ptr<ResponseChannel>& channel, Response response,
+                 FinishReason reason) {
+    response.is_sequence_final = true;
+    response.error = state.error;
+    if (--state.num_unfinished == 0 && options.on_request_end) {
+      options.on_request_end(times_of(state, Clock::now(), reason));
+    }
+    delivery.post(channel, std::move(response));
   }
 
   void update_statistics() {
@@ -342,7 +418,7 @@ struct BatchManager::Implementation {
     std::lock_guard lock(mutex);
     statistics.iterations = counts.steps;
     statistics.active_requests = scheduler.num_running();
-    statistics.queued_requests = scheduler.num_queued() + static_cast<int32_t>(compiling.size());
+    statistics.queued_requests = num_queued();
     statistics.paused_requests = scheduler.num_paused();
     statistics.max_requests = engine->info().max_batch_size;
     statistics.kv_cache = scheduler.kv_cache().statistics();
@@ -361,36 +437,36 @@ struct BatchManager::Implementation {
     const EngineInfo& info = engine->info();
     check_request(request, info, options, scheduler.kv_cache());
     complete(request, info);
+    const int32_t num_sequences = request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences;
     RequestId id;
     {
       std::lock_guard lock(mutex);
-      check_queue();  // before there is work that would be in vain
+      check_queue(num_sequences);  // before there is work that would be in vain
       id = next_id++;
     }
     const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
-    const auto state = std::make_shared<RequestState>(id, std::move(request), rank);
+    auto receiver = std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), num_sequences});
+    auto state = std::make_shared<RequestState>(id, std::move(request), rank, std::move(receiver));
     if (state->request.guided_decoding) state->guide = guided_decoder->compile(*state->request.guided_decoding);
-    const auto receiver =
-        std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), state->num_sequences()});
-    std::vector<std::unique_ptr<Sequence>> sequences;
-    for (int32_t i = 0; i < state->num_sequences(); ++i) {
-      sequences.push_back(make_sequence(state, i, std::make_shared<ResponseChannel>(receiver, i)));
-    }
     {
       std::lock_guard lock(mutex);
-      check_queue();
-      std::ranges::move(sequences, std::back_inserter(arrivals));
+      check_queue(num_sequences);
+      arrivals.push_back(std::move(state));
+      num_arriving += num_sequences;
     }
     wake.notify_one();
     return id;
   }
 
-  // With the mutex held.
-  void check_queue() const {
+  // With the mutex held. Sequences that a free slot takes at once need no place in the queue, but one of them.
+  void check_queue(int32_t num_sequences) const {
     if (stopping) throw_error(ErrorCode::kUnavailable, "the server is stopping");
-    const size_t queued = arrivals.size() + statistics.queued_requests;
-    if (options.max_queue_size > 0 && queued >= static_cast<size_t>(options.max_queue_size)) {
-      throw_error(ErrorCode::kUnavailable, "the queue is full: ", queued, " requests wait; try again later");
+    if (options.max_queue_size <= 0) return;
+    const int32_t free_slots = statistics.max_requests - statistics.active_requests;
+    const int32_t num_queued = num_arriving + statistics.queued_requests;
+    if (num_queued + std::max(num_sequences - free_slots, 1) > options.max_queue_size) {
+      throw_error(ErrorCode::kUnavailable, "the queue is full: ", num_queued, " sequences wait, max_queue_size is ",
+                  options.max_queue_size, "; try again later");
     }
   }
 
@@ -402,17 +478,6 @@ struct BatchManager::Implementation {
     for (const int32_t id : info.end_ids) {  // ends a complete text, whatever else does
       if (std::find(end_ids.begin(), end_ids.end(), id) == end_ids.end()) end_ids.push_back(id);
     }
-  }
-
-  std::unique_ptr<Sequence> make_sequence(const std::shared_ptr<RequestState>& state, int32_t index,
-                                          std::shared_ptr<ResponseChannel> channel) {
-    auto sequence = std::make_unique<Sequence>(state, index, engine->info().vocab_size, std::move(channel));
-    const bool looks_up = options.prompt_lookup.max_draft_tokens > 0 && state->request.num_draft_tokens.value_or(1) > 0;
-    if (looks_up && !state->guide && !sequence->is_beam_search()) {
-      sequence->prompt_lookup.emplace(options.prompt_lookup.max_ngram);
-      sequence->prompt_lookup->append(sequence->tokens);
-    }
-    return sequence;
   }
 
   void cancel(RequestId id) {
@@ -429,7 +494,8 @@ struct BatchManager::Implementation {
   bool stopping = false;
   bool guide_is_compiled = false;  // since the loop last looked
   RequestId next_id = 1;
-  std::vector<std::unique_ptr<Sequence>> arrivals;
+  std::deque<std::shared_ptr<RequestState>> arrivals;
+  int32_t num_arriving = 0;  // their sequences
   std::unordered_set<RequestId> cancelled_ids;
   Statistics statistics{};
   const std::unique_ptr<GuidedDecoder> guided_decoder;  // wakes the loop
@@ -439,10 +505,9 @@ struct BatchManager::Implementation {
   StepRunner runner;
   const std::unique_ptr<DraftModel> draft_model;  // may be null
   std::vector<Sequence*> drafting;                // sequences that it makes drafts for
-  std::vector<std::unique_ptr<Sequence>> compiling;  // their guides are
-  std::vector<std::unique_ptr<Sequence>> ready;
+  bool is_idle = false;  // nothing of what waits could run
+  std::vector<std::shared_ptr<RequestState>> compiling;  // their guides are
   std::unordered_set<RequestId> cancelled;
-  std::vector<std::pair<std::shared_ptr<ResponseChannel>, Response>> finished;
 
   Delivery delivery;
   std::thread loop;  // last: it uses all of the above

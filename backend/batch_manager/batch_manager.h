@@ -32,7 +32,7 @@ struct DraftModelOptions {
 };
 
 struct BatchManagerOptions {
-  int32_t max_queue_size = 0;  // requests waiting to be scheduled; 0 → no limit
+  int32_t max_queue_size = 0;  // sequences that wait to start; 0 → no limit
   bool enable_chunked_context = true;
   // The delivery thread sends at most this many responses a second over all requests and joins tokens
   // of one sequence that are ready together; 0 → no limit.

@@ -9,9 +9,10 @@
 namespace inflight {
 namespace {
 
-bool rank_before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
-  return a->state->rank < b->state->rank;
-}
+double rank_of(const std::unique_ptr<Sequence>& sequence) { return sequence->state->rank; }
+double rank_of(const std::shared_ptr<RequestState>& request) { return request->rank; }
+
+constexpr auto rank_before = [](const auto& a, const auto& b) { return rank_of(a) < rank_of(b); };
 
 // Moves the finished sequences of a container behind `finished`, keeping the order of the others.
 template <class Sequences>
@@ -46,9 +47,9 @@ Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable
   chunks_.reserve(info.max_batch_size);
 }
 
-void Scheduler::add(std::unique_ptr<Sequence> sequence) {
-  ++num_queued_;
-  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), sequence, rank_before), std::move(sequence));
+void Scheduler::add(std::shared_ptr<RequestState> request) {
+  num_queued_ += request->num_waiting();
+  queue_.add(std::move(request));
 }
 
 const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
@@ -132,20 +133,55 @@ bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
 
 void Scheduler::start_waiting(int32_t& budget) {
   const bool is_static = policy_ == SchedulerPolicy::kStaticBatch;
-  const bool is_batch_running = is_static && !running_.empty();
-  for (size_t i = 0; i < waiting_.size() && !free_slots_.empty() && (budget > 0 || is_static);) {
-    const bool joins_batch = waiting_[i]->state->computed_prompt != nullptr;
-    if (!may_start(*waiting_[i]) || (is_batch_running && !joins_batch)) {
-      ++i;
+  const bool joins_only = is_static && !running_.empty();
+  const auto must_wait = [&](const Sequence& sequence) {
+    return !may_start(sequence) || (joins_only && sequence.state->computed_prompt == nullptr);
+  };
+  for (size_t i = 0; !free_slots_.empty() && (budget > 0 || is_static);) {
+    while (i < waiting_.size() && must_wait(*waiting_[i])) ++i;
+    const auto request = next_request(joins_only);
+    if (request && (i == waiting_.size() || request->rank < waiting_[i]->state->rank)) {
+      if (const auto made = make_sequence(request)) i = *made;
       continue;
     }
-    if (!start(*waiting_[i])) return;
+    if (i == waiting_.size() || !start(*waiting_[i])) return;
     Sequence& sequence = *waiting_[i];
     running_.insert(std::upper_bound(running_.begin(), running_.end(), waiting_[i], rank_before),
                     std::move(waiting_[i]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
     if (sequence.is_onboarding) continue;
     if (!add_context_chunk(sequence, budget) && !is_static) return;
+  }
+}
+
+// The first in rank of those whose next sequence may be made: the sequences of one request share their prompt's blocks,
+// so that while one computes it, the others wait. Null if there is none.
+std::shared_ptr<RequestState> Scheduler::next_request(bool joins_only) const {
+  const auto may_open = [&](const auto& request) {
+    return !request->is_ended() && request->computing_prompt == nullptr &&
+           (!joins_only || request->computed_prompt != nullptr);
+  };
+  const auto opened = std::find_if(opened_.begin(), opened_.end(), may_open);
+  if (joins_only || queue_.empty()) return opened == opened_.end() ? nullptr : *opened;
+  return opened == opened_.end() || queue_.first()->rank < (*opened)->rank ? queue_.first() : *opened;
+}
+
+// Makes the request's next sequence. Returns its index in waiting_; none if it cannot be made, which ends the request.
+std::optional<size_t> Scheduler::make_sequence(const std::shared_ptr<RequestState>& request) {
+  if (request->num_made == 0) {
+    opened_.insert(std::upper_bound(opened_.begin(), opened_.end(), request, rank_before), request);
+    queue_.remove(*request);
+  }
+  try {
+    auto sequence = std::make_unique<Sequence>(request, request->num_made, info_.vocab_size);
+    const auto place = std::upper_bound(waiting_.begin(), waiting_.end(), sequence, rank_before);
+    const size_t index = place - waiting_.begin();
+    waiting_.insert(place, std::move(sequence));
+    if (++request->num_made == request->num_sequences()) std::erase(opened_, request);
+    return index;
+  } catch (const std::exception& error) {
+    request->error = Error(ErrorCode::kInternal, concat("a sequence cannot be made: ", error.what()));
+    return std::nullopt;
   }
 }
 
@@ -162,7 +198,7 @@ void Scheduler::schedule_drafts(int32_t budget) {
   }
 }
 
-// The sequences of one request share their prompt's blocks: while one computes it, the others wait.
+// Paused before its prompt was computed, it waits for a sibling that computes it now.
 bool Scheduler::may_start(const Sequence& sequence) const {
   return sequence.num_generated() > 0 || sequence.state->computing_prompt == nullptr;
 }
@@ -337,30 +373,52 @@ void Scheduler::stop(Sequence& sequence) {
   sequence.is_onboarding = false;
 }
 
-std::vector<std::unique_ptr<Sequence>>& Scheduler::take_finished() {
-  finished_.clear();
+void Scheduler::collect_finished() {
+  const size_t begin = finished_.size();
   move_finished(running_, finished_);
-  for (auto& sequence : finished_) {
-    for (auto* beams : {&sequence->beams, &sequence->spare_beams}) {
-      for (BeamSlot& beam : *beams) {
-        kv_cache_.release(beam.blocks);
-        if (beam.slot >= 0) free_slots_.push_back(beam.slot);
-      }
-      beams->clear();
-    }
-    if (sequence->state->error || sequence->is_beam_search()) {
-      kv_cache_.release(sequence->blocks);
-    } else {
-      kv_cache_.release(sequence->blocks, sequence->cached_key(), sequence->prompt_length, sequence->request.retention);
-    }
-    stop(*sequence);
-  }
   const size_t num_ran = finished_.size();
   move_finished(waiting_, finished_);
-  for (size_t i = num_ran; i < finished_.size(); ++i) {
-    --(finished_[i]->num_generated() > 0 ? num_paused_ : num_queued_);
+  for (size_t i = begin; i < finished_.size(); ++i) {
+    if (i < num_ran) {
+      release(*finished_[i]);
+    } else {
+      --(finished_[i]->num_generated() > 0 ? num_paused_ : num_queued_);
+    }
   }
-  return finished_;
+  std::erase_if(opened_, [this](const auto& request) {
+    if (!request->is_ended()) return false;
+    num_queued_ -= request->num_waiting();
+    ended_.push_back(request);
+    return true;
+  });
+}
+
+void Scheduler::remove_ended(const RequestState& request) {
+  num_queued_ -= request.num_waiting();
+  ended_.push_back(queue_.remove(request));
+}
+
+// Everything that a running sequence holds.
+void Scheduler::release(Sequence& sequence) {
+  for (auto* beams : {&sequence.beams, &sequence.spare_beams}) {
+    for (BeamSlot& beam : *beams) {
+      kv_cache_.release(beam.blocks);
+      if (beam.slot >= 0) free_slots_.push_back(beam.slot);
+    }
+    beams->clear();
+  }
+  if (sequence.state->error || sequence.is_beam_search()) {
+    kv_cache_.release(sequence.blocks);
+  } else {
+    kv_cache_.release(sequence.blocks, sequence.cached_key(), sequence.prompt_length, sequence.request.retention);
+  }
+  stop(sequence);
+}
+
+std::shared_ptr<RequestState> Scheduler::first_waiting() const {
+  const auto request = next_request(/*joins_only=*/false);
+  if (waiting_.empty() || (request && request->rank < waiting_.front()->state->rank)) return request;
+  return waiting_.front()->state;
 }
 
 }  // namespace inflight

@@ -1,13 +1,14 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "batch_manager/batch_manager.h"
 #include "batch_manager/kv_cache.h"
+#include "batch_manager/request_queue.h"
 #include "batch_manager/sequence.h"
 #include "engine/engine.h"
 
@@ -29,7 +30,8 @@ class Scheduler {
  public:
   Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable_chunked_context, bool enable_kv_cache_reuse);
 
-  void add(std::unique_ptr<Sequence> sequence);
+  // The request's sequences wait; each is made when it may start.
+  void add(std::shared_ptr<RequestState> request);
 
   // The chunks of the next step; their sequences have a slot and blocks for these tokens. Valid until the next call.
   // Empty only if nothing can run: nothing waits or runs, or all wait for blocks from the host tier; then, with
@@ -47,9 +49,11 @@ class Scheduler {
     for (const int32_t beam : move_beams(sequence, choices)) configure(sequence.beams[beam].slot, beam);
   }
 
-  // Removes the sequences for which is_finished() holds and frees their slots and blocks. Valid until the
-  // next call; the caller empties it, so that no callback lives longer than its request.
-  std::vector<std::unique_ptr<Sequence>>& take_finished();
+  // Moves the sequences for which is_finished() holds to the end of finished(), and frees their slots and blocks; and
+  // the requests that have ended before all of their sequences were made to the end of ended(). The caller empties both.
+  void collect_finished();
+  std::vector<std::unique_ptr<Sequence>>& finished() { return finished_; }
+  std::vector<std::shared_ptr<RequestState>>& ended() { return ended_; }
 
   template <class Visit>
   void for_each(Visit visit) {
@@ -61,7 +65,19 @@ class Scheduler {
     for (auto& sequence : running_) visit(*sequence);
   }
 
-  bool empty() const { return waiting_.empty() && running_.empty(); }
+  // Requests of which some sequences are made, and others wait.
+  template <class Visit>
+  void for_each_opened(Visit visit) {
+    for (auto& request : opened_) visit(*request);
+  }
+  // Requests of which no sequence is made.
+  RequestQueue& queue() { return queue_; }
+  // A request in the queue has ended: it moves to ended().
+  void remove_ended(const RequestState& request);
+  // The request that starts next, or goes on; null if none waits.
+  std::shared_ptr<RequestState> first_waiting() const;
+
+  bool empty() const { return waiting_.empty() && running_.empty() && opened_.empty() && queue_.empty(); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_queued() const { return num_queued_; }  // waiting, nothing generated
   int32_t num_paused() const { return num_paused_; }  // waiting to go on
@@ -78,9 +94,12 @@ class Scheduler {
   bool add_context_chunk(Sequence& sequence, int32_t& budget);
 
   bool may_start(const Sequence& sequence) const;
+  std::shared_ptr<RequestState> next_request(bool joins_only) const;
+  std::optional<size_t> make_sequence(const std::shared_ptr<RequestState>& request);
   bool start(Sequence& sequence);
   bool reserve_beams(Sequence& sequence);
   void pause(size_t index);
+  void release(Sequence& sequence);
   void stop(Sequence& sequence);
   std::vector<int32_t> move_beams(Sequence& sequence, std::span<const BeamChoice> choices);
   void commit_beams(Sequence& sequence);
@@ -94,10 +113,15 @@ class Scheduler {
   const bool enable_kv_cache_reuse_;
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;   // by rank
-  std::vector<std::unique_ptr<Sequence>> running_;  // by rank
+  // By rank. Who waits: requests, those of which some sequences are made, and sequences, which are paused or have tried
+  // to start. Only the first of these three grows with the load.
+  RequestQueue queue_;
+  std::vector<std::shared_ptr<RequestState>> opened_;
+  std::vector<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<ScheduledChunk> chunks_;
   std::vector<std::unique_ptr<Sequence>> finished_;
+  std::vector<std::shared_ptr<RequestState>> ended_;
   std::vector<int32_t> beam_tokens_;
   bool paused_now_ = false;  // in this step: what was paused must not start again at once
   int32_t num_queued_ = 0;

@@ -8,18 +8,11 @@
 
 namespace inflight {
 
-RequestState::RequestState(RequestId id, Request request_in, double rank)
-    : id(id),
-      request(std::move(request_in)),
-      rank(rank),
-      num_unfinished(num_sequences()) {}
-
-Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size,
-                   std::shared_ptr<ResponseChannel> channel)
+Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size)
     : state(std::move(state_in)),
       request(state->request),
       index(index),
-      channel(std::move(channel)),
+      channel(std::make_shared<ResponseChannel>(state->receiver, index)),
       prompt_length(static_cast<int32_t>(request.input_ids.size())),
       vocab_size(vocab_size),
       drafts(request.draft_tokens) {

@@ -1,48 +1,18 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "batch_manager/beam_search.h"
-#include "batch_manager/guided/guided_decoder.h"
 #include "batch_manager/kv_cache.h"
 #include "batch_manager/prompt_lookup.h"
 #include "batch_manager/request.h"
+#include "batch_manager/request_state.h"
 #include "engine/engine.h"
 
 namespace inflight {
-
-class ResponseChannel;
-struct Sequence;
-
-// What the sequences of one request share. Touched by the loop thread only, once it has been submitted.
-struct RequestState {
-  using Clock = std::chrono::steady_clock;
-
-  RequestState(RequestId id, Request request, double rank);
-
-  const RequestId id;
-  const Request request;
-  const double rank;  // smaller is scheduled first
-  const Clock::time_point submitted = Clock::now();
-
-  std::shared_ptr<const RequestedGuide> guide;  // null: the text is free
-  std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
-
-  int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }
-  std::optional<Error> error;                  // ends all sequences
-  int32_t num_unfinished;                      // sequences
-  const Sequence* computing_prompt = nullptr;  // of several sequences: the running one that the others wait for
-  const Sequence* computed_prompt = nullptr;   // of several sequences: a running one whose blocks hold the whole prompt
-
-  std::optional<Clock::time_point> first_step;
-  std::optional<Clock::time_point> first_token;
-  Clock::time_point last_token;
-  int32_t num_generated = 0;
-};
 
 // One running beam, with a slot and blocks of its own.
 struct BeamSlot {
@@ -53,12 +23,11 @@ struct BeamSlot {
 // One continuation of a request's prompt on its way through the engine; with beam search, all of its beams. Owned by
 // the scheduler, touched by the loop thread only.
 struct Sequence {
-  Sequence(std::shared_ptr<RequestState> state, int32_t index, int32_t vocab_size,
-           std::shared_ptr<ResponseChannel> channel);
+  Sequence(std::shared_ptr<RequestState> state, int32_t index, int32_t vocab_size);
 
   // Takes a sampled token: appends it, unless it is an end id, and notes whether the sequence is finished.
   void accept(const SampledToken& sampled);
-  bool is_finished() const { return finish_reason != FinishReason::kNone || state->error.has_value(); }
+  bool is_finished() const { return finish_reason != FinishReason::kNone || state->is_ended(); }
 
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
   // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, all of a sequence that goes on

@@ -9,8 +9,9 @@
 
 namespace inflight {
 
-StepRunner::StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder, int32_t max_drafts)
-    : engine_(engine), scheduler_(scheduler), guided_decoder_(guided_decoder), max_drafts_(max_drafts) {
+StepRunner::StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder,
+                       const PromptLookupOptions& prompt_lookup)
+    : engine_(engine), scheduler_(scheduler), guided_decoder_(guided_decoder), prompt_lookup_(prompt_lookup) {
   slices_.reserve(engine.info().max_batch_size);
   joined_tokens_.reserve(engine.info().max_num_tokens);
 }
@@ -154,7 +155,7 @@ void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const Sample
   counts_.generated_tokens += num_new;
   state.num_generated += num_new;
   note_token(state);
-  if (!sequence.is_finished()) prepare_drafts(sequence, num_new);
+  if (!sequence.is_finished()) look_up_drafts(sequence, num_new);
 }
 
 // A guide that came to a dead end allows end ids alone, too; but then the text is not what was asked for.
@@ -166,12 +167,24 @@ void StepRunner::check_guide_end(Sequence& sequence) {
   }
 }
 
-void StepRunner::prepare_drafts(Sequence& sequence, int32_t num_new) {
+bool StepRunner::looks_up_drafts(const Sequence& sequence) const {
+  const RequestState& state = *sequence.state;
+  return prompt_lookup_.max_draft_tokens > 0 && state.request.num_draft_tokens.value_or(1) > 0 && !state.guide;
+}
+
+// The drafts of the next step. The prompt is read once for all sequences of a request.
+void StepRunner::look_up_drafts(Sequence& sequence, int32_t num_new) {
   sequence.drafts.clear();
-  if (!sequence.prompt_lookup) return;
+  if (!looks_up_drafts(sequence)) return;
+  if (!sequence.prompt_lookup) {
+    auto& of_prompt = sequence.state->prompt_lookup;
+    if (!of_prompt) of_prompt.emplace(prompt_lookup_.max_ngram).append(sequence.request.input_ids);
+    sequence.prompt_lookup = of_prompt;
+  }
   sequence.prompt_lookup->append(std::span<const int32_t>(sequence.tokens).last(num_new));
-  const int32_t wanted = sequence.request.num_draft_tokens.value_or(max_drafts_);
-  const auto drafts = sequence.prompt_lookup->draft(std::min({wanted, max_drafts_, sequence.max_drafts()}));
+  const int32_t max_drafts = prompt_lookup_.max_draft_tokens;
+  const int32_t wanted = sequence.request.num_draft_tokens.value_or(max_drafts);
+  const auto drafts = sequence.prompt_lookup->draft(std::min({wanted, max_drafts, sequence.max_drafts()}));
   sequence.drafts.assign(drafts.begin(), drafts.end());
 }
 

@@ -21,8 +21,9 @@ struct StepCounts {
 // Runs what the scheduler chose on the engine and hands the sampled tokens to their sequences.
 class StepRunner {
  public:
-  // `guided_decoder` may be null: then no sequence has a guide. max_drafts: of those that are looked up, in a step.
-  StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder, int32_t max_drafts);
+  // `guided_decoder` may be null: then no sequence has a guide.
+  StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder,
+             const PromptLookupOptions& prompt_lookup);
 
   // Starts the block copies that scheduling asked for; sequences that wait for one note its handle.
   void start_copies();
@@ -39,7 +40,8 @@ class StepRunner {
   void take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens);
   void take_candidates(Sequence& sequence, std::span<const SampledToken> candidates);
   void check_guide_end(Sequence& sequence);
-  void prepare_drafts(Sequence& sequence, int32_t num_new);
+  bool looks_up_drafts(const Sequence& sequence) const;
+  void look_up_drafts(Sequence& sequence, int32_t num_new);
   void note_token(RequestState& state);
   void take_logits(const ScheduledChunk& chunk, size_t num_sampled);
   std::span<const SampledToken> next_tokens(const ScheduledChunk& chunk);
@@ -48,7 +50,7 @@ class StepRunner {
   Engine& engine_;
   Scheduler& scheduler_;
   GuidedDecoder* const guided_decoder_;
-  const int32_t max_drafts_;
+  const PromptLookupOptions prompt_lookup_;
   std::vector<SequenceSlice> slices_;
   std::vector<int32_t> joined_tokens_;  // what slices with drafts, or of beams, point at; never reallocated
   size_t next_slice_ = 0;

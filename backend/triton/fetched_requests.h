@@ -18,13 +18,16 @@ namespace inflight::triton {
 class FetchedRequests {
  public:
   // While a request has nothing to deliver, it is announced after every step, once it has taken part in one, or else
-  // every `period`; a period of 0: it is not, as its model is not decoupled and has one announcement only.
+  // every `period`, and less often the more of them there are. A period of 0: it is not announced, as its model is not
+  // decoupled and has one announcement only.
   explicit FetchedRequests(std::chrono::milliseconds period);
   ~FetchedRequests();
   FetchedRequests(const FetchedRequests&) = delete;
   FetchedRequests& operator=(const FetchedRequests&) = delete;
 
   void add(std::shared_ptr<PendingRequest> request);
+  // The request takes part in its first step. For the batch manager's loop, as step_ended().
+  void note_start(const std::shared_ptr<PendingRequest>& request);
 
   // The batch manager has ended a step. For its loop: takes a lock that is never held for long.
   void step_ended() noexcept;
@@ -35,15 +38,18 @@ class FetchedRequests {
  private:
   using Clock = std::chrono::steady_clock;
 
+  using Requests = std::vector<std::shared_ptr<PendingRequest>>;
+
   void run();
-  std::vector<std::shared_ptr<PendingRequest>> all() const;
-  void announce_silent(const std::vector<std::shared_ptr<PendingRequest>>& requests);
+  void look_at_all(std::unique_lock<std::mutex>& lock);
+  void announce_started(std::unique_lock<std::mutex>& lock);
 
   const std::chrono::milliseconds period_;
   std::atomic<Clock::time_point> next_round_ = Clock::time_point::max();
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::unordered_map<uint64_t, std::shared_ptr<PendingRequest>> requests_;
+  Requests started_;  // of them, those that take part in steps and were silent when they were last looked at
   bool is_closing_ = false;
   bool is_next_round_due_ = false;
   std::thread thread_;  // last: it uses the above

@@ -56,28 +56,30 @@ void InputTensor::expect_datatype(TRITONSERVER_DataType expected) const {
 }
 
 template <>
-std::vector<bool> InputTensor::values<bool>() const {
+std::vector<bool> InputTensor::values<bool>(size_t begin, size_t count) const {
   expect_datatype(TRITONSERVER_TYPE_BOOL);
-  std::vector<bool> elements(num_elements(1));
-  for (size_t i = 0; i < elements.size(); ++i) elements[i] = data[i] != std::byte{0};
+  num_elements(1);
+  std::vector<bool> elements(count);
+  for (size_t i = 0; i < count; ++i) elements[i] = data[begin + i] != std::byte{0};
   return elements;
 }
 
 // Each string comes after its length, 4 bytes with the least significant first.
 template <>
-std::vector<std::string> InputTensor::values<std::string>() const {
+std::vector<std::string> InputTensor::values<std::string>(size_t begin, size_t count) const {
   expect_datatype(TRITONSERVER_TYPE_BYTES);
   std::vector<std::string> elements;
   std::span<const std::byte> rest = data;
-  for (size_t left = num_elements(); left > 0; --left) {
+  for (size_t i = 0; i < begin + count; ++i) {
     uint32_t length = 0;
     const bool has_length = rest.size() >= sizeof(length);
     if (has_length) std::memcpy(&length, rest.data(), sizeof(length));
     if (!has_length || length > rest.size() - sizeof(length)) {
       throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), ", but the ", data.size(),
-                  " bytes that arrived end within string ", elements.size());
+                  " bytes that arrived end within string ", i);
     }
-    elements.emplace_back(reinterpret_cast<const char*>(rest.data()) + sizeof(length), length);
+    const char* characters = reinterpret_cast<const char*>(rest.data()) + sizeof(length);
+    if (i >= begin) elements.emplace_back(characters, length);
     rest = rest.subspan(sizeof(length) + length);
   }
   return elements;

@@ -26,6 +26,8 @@ template <>
 inline constexpr TRITONSERVER_DataType kDataType<float> = TRITONSERVER_TYPE_FP32;
 template <>
 inline constexpr TRITONSERVER_DataType kDataType<_Float16> = TRITONSERVER_TYPE_FP16;
+template <>
+inline constexpr TRITONSERVER_DataType kDataType<std::string> = TRITONSERVER_TYPE_BYTES;
 
 // One input of a request: a view that lives as long as the request and its InputTensors.
 struct InputTensor {
@@ -43,21 +45,26 @@ struct InputTensor {
   // Throws kInvalidArgument unless the datatype is `expected`.
   void expect_datatype(TRITONSERVER_DataType expected) const;
 
-  // All elements in row-major order. Throws kInvalidArgument on another datatype. Triton's buffers are not
-  // aligned, hence the copy.
+  // Elements begin .. begin + count - 1 in row-major order, all of which must be there. Throws kInvalidArgument on
+  // another datatype, and where the data are not of the shape's size. Triton's buffers are not aligned, hence the copy.
+  template <class T>
+  std::vector<T> values(size_t begin, size_t count) const {
+    expect_datatype(kDataType<T>);
+    num_elements(sizeof(T));
+    std::vector<T> elements(count);
+    if (count > 0) std::memcpy(elements.data(), data.data() + begin * sizeof(T), count * sizeof(T));
+    return elements;
+  }
   template <class T>
   std::vector<T> values() const {
-    expect_datatype(kDataType<T>);
-    std::vector<T> elements(num_elements(sizeof(T)));
-    if (!elements.empty()) std::memcpy(elements.data(), data.data(), data.size());
-    return elements;
+    return values<T>(0, num_elements());
   }
 };
 
 template <>
-std::vector<bool> InputTensor::values<bool>() const;
+std::vector<bool> InputTensor::values<bool>(size_t begin, size_t count) const;
 template <>
-std::vector<std::string> InputTensor::values<std::string>() const;
+std::vector<std::string> InputTensor::values<std::string>(size_t begin, size_t count) const;
 
 // The inputs of one request, by name.
 class InputTensors {
@@ -75,9 +82,9 @@ class InputTensors {
   std::optional<T> scalar(const std::string& name, size_t index, size_t batch_size) const {
     const InputTensor* tensor = find(name);
     if (tensor == nullptr) return std::nullopt;
-    const auto elements = tensor->values<T>();
-    if (elements.size() != batch_size) refuse_scalar(*tensor, batch_size);
-    return elements[index];
+    tensor->expect_datatype(kDataType<T>);
+    if (tensor->num_elements() != batch_size) refuse_scalar(*tensor, batch_size);
+    return tensor->values<T>(index, 1).front();
   }
 
  private:

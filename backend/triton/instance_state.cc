@@ -132,7 +132,11 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
   try {
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];
-      sequence.on_start = [pending] { pending->note_start(); };
+      sequence.on_start = [this, pending] {
+        if (pending->has_started()) return;  // with another sequence of its batch
+        pending->note_start();
+        if (pending->is_announced()) fetched_.note_start(pending);
+      };
       sequence.is_cancelled = [pending] { return pending->is_cancelled(); };
       batch_manager_.submit(std::move(sequence),
                             [pending, i](RequestId, const Response& response) { pending->deliver(i, response); });

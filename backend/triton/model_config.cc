@@ -82,7 +82,8 @@ int32_t queue_size(const nlohmann::json& document, const Parameters& parameters)
   if (const auto size = parameters.at_least(0, "max_queue_size")) return *size;
   const auto dynamic_batching = document.value("dynamic_batching", nlohmann::json::object());
   const auto policy = dynamic_batching.value("default_queue_policy", nlohmann::json::object());
-  return policy.value("max_queue_size", 0);
+  const int32_t size = policy.value("max_queue_size", 0);
+  return size > 0 ? size : kDefaultMaxQueueSize;
 }
 
 void warn_of_unknown_parameters(const Parameters& parameters, const fs::path& file) {

@@ -16,6 +16,7 @@ namespace inflight::triton {
 // Responses a second over all requests, unless the parameter max_responses_per_second says otherwise: what one instance
 // of the Python postprocessing keeps up with on two busy cores, so that responses do not queue before it.
 inline constexpr int32_t kDefaultMaxResponsesPerSecond = 1000;
+inline constexpr int32_t kDefaultMaxQueueSize = 4096;  // minutes of work for any engine; each may hold megabytes
 
 // What config.pbtxt says, checked and typed.
 struct ModelConfig {

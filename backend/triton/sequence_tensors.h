@@ -47,9 +47,8 @@ class SequenceTensors {
   template <class T>
   std::vector<T> slice(const InputTensor& tensor, size_t rank, const char* expected) const {
     check_shape(tensor, rank, expected);
-    const std::vector<T> values = tensor.values<T>();
-    const size_t length = values.size() / batch_size_;
-    return {values.begin() + index_ * length, values.begin() + (index_ + 1) * length};
+    const size_t length = tensor.num_elements() / batch_size_;
+    return tensor.values<T>(index_ * length, length);
   }
   void check_shape(const InputTensor& tensor, size_t rank, const char* expected) const;
   [[noreturn]] void refuse_shape(const InputTensor& tensor, const char* expected) const;

@@ -43,7 +43,7 @@ TEST(empty_and_unfilled_values_are_defaults) {
   CHECK(!config.exclude_input_in_output);
   CHECK(!config.engine.max_tokens_in_kv_cache);
   CHECK(!config.decoupled);
-  CHECK_EQ(config.batch_manager.max_queue_size, 0);
+  CHECK_EQ(config.batch_manager.max_queue_size, kDefaultMaxQueueSize);
   CHECK_EQ(config.batch_manager.max_responses_per_second, kDefaultMaxResponsesPerSecond);
 }
 
@@ -75,6 +75,7 @@ TEST(reporting_periods_are_parameters) {
 
 TEST(the_queue_size_is_a_parameter_or_the_dynamic_batchers) {
   CHECK_EQ(parse({{"max_queue_size", "3"}}).batch_manager.max_queue_size, 3);
+  CHECK_EQ(parse({{"max_queue_size", "0"}}).batch_manager.max_queue_size, 0);  // no limit
   CHECK_ERROR(parse({{"max_queue_size", "-3"}}), ErrorCode::kInvalidArgument, "max_queue_size is \"-3\"");
 }
 
