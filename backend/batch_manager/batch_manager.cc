@@ -73,6 +73,11 @@ Response unsent(Sequence& sequence) {
     response.tokens.assign(sequence.tokens.begin() + static_cast<std::ptrdiff_t>(begin), sequence.tokens.end());
     if (request.sampling.return_log_probs) {
       response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
+      if (const auto num_top = request.sampling.num_top_log_probs) {
+        const auto& top = sequence.top_log_probs;
+        response.ranks.assign(sequence.ranks.begin() + sequence.num_sent, sequence.ranks.end());
+        response.top_log_probs.assign(top.begin() + int64_t{sequence.num_sent} * *num_top, top.end());
+      }
     }
     response.cum_log_prob = sequence.cum_log_prob;
     sequence.generation_logits.resize(

@@ -17,6 +17,8 @@ void append(std::vector<T>& pending, const std::vector<T>& next) {
 void join(Response& pending, Response&& next) {
   append(pending.tokens, next.tokens);
   append(pending.log_probs, next.log_probs);
+  append(pending.ranks, next.ranks);
+  append(pending.top_log_probs, next.top_log_probs);
   append(pending.generation_logits, next.generation_logits);
   if (next.context_logits != nullptr) pending.context_logits = std::move(next.context_logits);
   pending.cum_log_prob = next.cum_log_prob;

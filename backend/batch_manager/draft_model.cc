@@ -24,6 +24,14 @@ int32_t num_drafts_for(const Sequence& sequence, int32_t max_drafts) {
   return std::min({max_drafts, sequence.max_drafts(), sequence.request.num_draft_tokens.value_or(max_drafts)});
 }
 
+// Nobody sees the log-probs of drafts.
+SamplingConfig draft_sampling(const Sequence& sequence) {
+  SamplingConfig sampling = sequence.sampling();
+  sampling.return_log_probs = false;
+  sampling.num_top_log_probs.reset();
+  return sampling;
+}
+
 }  // namespace
 
 void check_draft_model(const EngineInfo& draft, const EngineInfo& target) {
@@ -93,7 +101,7 @@ void DraftModel::read_texts(std::span<Sequence* const> sequences, int32_t max_dr
     budget -= num_tokens;
     add_slice(*sequence, tokens.subspan(slot.num_read, num_tokens), slot.num_read);
     slices_.back().samples = slot.num_read + num_tokens == length;
-    engine_->configure(sequence->slot, sequence->sampling(), sequence->request.input_ids,
+    engine_->configure(sequence->slot, draft_sampling(*sequence), sequence->request.input_ids,
                        tokens.subspan(sequence->prompt_length));
     slot.num_read += num_tokens;
   }

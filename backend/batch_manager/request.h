@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "engine/engine.h"
 #include "engine/sampling_config.h"
 
 namespace inflight {
@@ -114,6 +115,8 @@ struct Response {
   int32_t sequence_index = 0;  // < num_return_sequences; 0 with beam search
   std::vector<int32_t> tokens;
   std::vector<float> log_probs;  // parallel to tokens, when asked for
+  std::vector<int32_t> ranks;    // parallel to tokens, with SamplingConfig::num_top_log_probs
+  std::vector<TokenLogProb> top_log_probs;  // [tokens, num_top_log_probs], best first
   float cum_log_prob = 0.0f;     // over all generated tokens up to here
   std::vector<Beam> beams;       // with beam search, instead of the above: num_return_sequences, best first
   // Up to kPrecedingTokens generated tokens before `tokens`: what a stateless detokenizer needs to go

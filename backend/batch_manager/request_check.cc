@@ -73,11 +73,18 @@ void check_range(const char* name, double value, bool ok, const char* allowed) {
   if (!ok) invalid(name, " is ", value, "; it must be ", allowed);
 }
 
+void check_top_log_probs(const SamplingConfig& sampling, const EngineInfo& info) {
+  const int32_t count = *sampling.num_top_log_probs, most = std::min(kMaxTopLogProbs, info.vocab_size);
+  if (count < 0 || count > most) invalid("num_top_log_probs (logprobs) is ", count, "; it must be in 0 to ", most);
+  if (!sampling.return_log_probs) invalid("num_top_log_probs is ", count, "; it needs return_log_probs");
+}
+
 void check_sampling(const SamplingConfig& sampling, const EngineInfo& info) {
   // Written so that NaN fails every check.
   const double temperature = sampling.temperature;
   check_range("temperature", temperature, temperature >= 0 && std::isfinite(temperature), "a number >= 0 (0: greedy)");
   check_range("top_p", sampling.top_p, sampling.top_p >= 0 && sampling.top_p <= 1, "in 0 to 1");
+  check_range("min_p", sampling.min_p, sampling.min_p >= 0 && sampling.min_p <= 1, "in 0 to 1");
   check_range("repetition_penalty", sampling.repetition_penalty,
               sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty), "a number > 0");
   check_range("presence_penalty", sampling.presence_penalty, std::isfinite(sampling.presence_penalty), "a number");
@@ -89,6 +96,7 @@ void check_sampling(const SamplingConfig& sampling, const EngineInfo& info) {
       invalid("end_id is ", id, "; it must be -1 (none) or a token id, 0 to ", info.vocab_size - 1);
     }
   }
+  if (sampling.num_top_log_probs) check_top_log_probs(sampling, info);
   check_words("bad_words", sampling.bad_words, info.vocab_size);
   check_range("top_p_decay", sampling.top_p_decay, sampling.top_p_decay > 0 && sampling.top_p_decay <= 1,
               "above 0 and at most 1");
@@ -145,6 +153,9 @@ void check_sequences(const Request& request, const EngineInfo& info) {
   check_range("len_penalty", beams.length_penalty, std::isfinite(beams.length_penalty), "a number");
   check_range("beam_search_diversity_rate", beams.diversity_rate,
               beams.diversity_rate >= 0 && std::isfinite(beams.diversity_rate), "a number >= 0");
+  if (request.sampling.num_top_log_probs) {
+    invalid("num_top_log_probs does not go with beam_width ", beams.beam_width, "; use 1");
+  }
   if (request.guided_decoding) invalid("guided_decoding does not go with beam_width ", beams.beam_width, "; use 1");
   if (!request.draft_tokens.empty()) invalid("draft_input_ids do not go with beam_width ", beams.beam_width, "; use 1");
   if (request.return_generation_logits) {

@@ -24,7 +24,7 @@ Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_
   }
 }
 
-void Sequence::accept(const SampledToken& sampled) {
+void Sequence::accept(const SampledToken& sampled, std::span<const TokenLogProb> top) {
   const auto& end_ids = request.sampling.end_ids;
   if (std::find(end_ids.begin(), end_ids.end(), sampled.token) != end_ids.end()) {
     finish_reason = FinishReason::kEndId;
@@ -34,6 +34,8 @@ void Sequence::accept(const SampledToken& sampled) {
   if (request.sampling.return_log_probs) {
     log_probs.push_back(sampled.log_prob);
     cum_log_prob += sampled.log_prob;
+    if (request.sampling.num_top_log_probs) ranks.push_back(sampled.rank);
+    top_log_probs.insert(top_log_probs.end(), top.begin(), top.end());
   }
   const auto generated = std::span(tokens).subspan(prompt_length);
   const auto completed = [generated](const auto& word) { return ends_with(generated, word); };

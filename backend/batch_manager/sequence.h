@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "batch_manager/beam_search.h"
@@ -26,7 +27,8 @@ struct Sequence {
   Sequence(std::shared_ptr<RequestState> state, int32_t index, int32_t vocab_size);
 
   // Takes a sampled token: appends it, unless it is an end id, and notes whether the sequence is finished.
-  void accept(const SampledToken& sampled);
+  // top: its num_top_log_probs() most likely alternatives.
+  void accept(const SampledToken& sampled, std::span<const TokenLogProb> top = {});
   bool is_finished() const { return finish_reason != FinishReason::kNone || state->is_ended(); }
 
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
@@ -36,6 +38,7 @@ struct Sequence {
   bool in_context_phase() const { return beams.empty() && (num_cached < prompt_length || num_uncached() > 1); }
   // The last generated token is never fed back, so it needs no place.
   int64_t max_cached_tokens() const { return static_cast<int64_t>(prompt_length) + request.max_new_tokens - 1; }
+  size_t num_top_log_probs() const { return static_cast<size_t>(request.sampling.num_top_log_probs.value_or(0)); }
   int32_t num_slots() const { return request.beam_search.beam_width; }
   bool is_beam_search() const { return beam_search != nullptr; }
   // Generated tokens that may still come, beside one in the next step.
@@ -54,6 +57,8 @@ struct Sequence {
   std::vector<int32_t> tokens;   // prompt, then generated
   std::vector<float> log_probs;  // of the generated tokens, when asked for
   float cum_log_prob = 0.0f;
+  std::vector<int32_t> ranks;               // of the generated tokens, when asked for
+  std::vector<TokenLogProb> top_log_probs;  // [generated, num_top_log_probs], best first
   std::vector<float> context_logits;     // [num_cached, vocab_size] of a prompt that is being computed, when asked for
   std::vector<float> generation_logits;  // [unsent tokens, vocab_size], when asked for
   int32_t num_sent = 0;                  // generated tokens that were handed to the delivery thread

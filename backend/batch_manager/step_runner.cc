@@ -36,7 +36,7 @@ void StepRunner::run(const std::vector<ScheduledChunk>& chunks) {
     }
     output_ = engine_.wait(engine_.submit({slices_, guided_decoder_}));
     ++counts_.steps;
-    next_slice_ = next_token_ = next_logit_ = 0;
+    next_slice_ = next_token_ = next_top_log_prob_ = next_logit_ = 0;
     for (const ScheduledChunk& chunk : chunks) take_output(chunk);
   } catch (const Error& error) {
     fail(chunks, error);
@@ -112,7 +112,7 @@ void StepRunner::take_output(const ScheduledChunk& chunk) {
     scheduler_.commit(sequence);
     if (!tokens.empty()) take_candidates(sequence, tokens);
   } else {
-    if (!tokens.empty()) take_tokens(chunk, tokens);
+    if (!tokens.empty()) take_tokens(chunk, tokens, next_top_log_probs(sequence, tokens.size()));
     scheduler_.commit(sequence);
   }
 }
@@ -137,12 +137,25 @@ std::span<const SampledToken> StepRunner::next_tokens(const ScheduledChunk& chun
   return tokens;
 }
 
-void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens) {
+std::span<const TokenLogProb> StepRunner::next_top_log_probs(const Sequence& sequence, size_t num_tokens) {
+  const size_t count = num_tokens * sequence.num_top_log_probs();
+  if (next_top_log_prob_ + count > output_.top_log_probs.size()) {
+    throw_error(ErrorCode::kInternal, "the engine returned ", output_.top_log_probs.size(), " top log-probs, too few");
+  }
+  const auto top = std::span<const TokenLogProb>(output_.top_log_probs).subspan(next_top_log_prob_, count);
+  next_top_log_prob_ += count;
+  return top;
+}
+
+// top: [tokens, num_top_log_probs of the sequence].
+void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens,
+                             std::span<const TokenLogProb> top) {
   Sequence& sequence = *chunk.sequence;
   RequestState& state = *sequence.state;
   const int32_t before = sequence.num_generated();
   for (const SampledToken& token : tokens) {
-    sequence.accept(token);
+    sequence.accept(token, top.first(sequence.num_top_log_probs()));
+    top = top.subspan(sequence.num_top_log_probs());
     if (sequence.is_finished()) break;
     if (state.guide) guided_decoder_->accept(sequence.slot, token.token);
   }

@@ -37,7 +37,8 @@ class StepRunner {
   void add_slices(const ScheduledChunk& chunk);
   void fail(const std::vector<ScheduledChunk>& chunks, const Error& error);
   void take_output(const ScheduledChunk& chunk);
-  void take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens);
+  void take_tokens(const ScheduledChunk& chunk, std::span<const SampledToken> tokens,
+                   std::span<const TokenLogProb> top);
   void take_candidates(Sequence& sequence, std::span<const SampledToken> candidates);
   void check_guide_end(Sequence& sequence);
   bool looks_up_drafts(const Sequence& sequence) const;
@@ -45,6 +46,7 @@ class StepRunner {
   void note_token(RequestState& state);
   void take_logits(const ScheduledChunk& chunk, size_t num_sampled);
   std::span<const SampledToken> next_tokens(const ScheduledChunk& chunk);
+  std::span<const TokenLogProb> next_top_log_probs(const Sequence& sequence, size_t num_tokens);
   std::span<const float> next_logits(size_t rows);
 
   Engine& engine_;
@@ -56,7 +58,8 @@ class StepRunner {
   size_t next_slice_ = 0;
   StepOutput output_;
   size_t next_token_ = 0;  // in output_.tokens
-  size_t next_logit_ = 0;  // in output_.logits
+  size_t next_top_log_prob_ = 0;  // in output_.top_log_probs
+  size_t next_logit_ = 0;         // in output_.logits
   StepCounts counts_;
 };
 

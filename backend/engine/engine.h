@@ -57,6 +57,12 @@ struct SampledToken {
   int32_t slot;
   int32_t token;
   float log_prob;  // 0 unless the slot's SamplingConfig::return_log_probs or num_candidates
+  int32_t rank = 0;  // 1 + the number of likelier tokens; 0 unless the slot's SamplingConfig::num_top_log_probs
+};
+
+struct TokenLogProb {
+  int32_t token;
+  float log_prob;
 };
 
 struct StepOutput {
@@ -66,6 +72,8 @@ struct StepOutput {
   // A draft is accepted when it is the very token that is sampled in its place, so that drafts change neither
   // greedy nor seeded output.
   std::vector<SampledToken> tokens;
+  // For each of `tokens`, its slot's SamplingConfig::num_top_log_probs most likely tokens, best first.
+  std::vector<TokenLogProb> top_log_probs;
   std::vector<float> logits;  // [rows by returned_logits, vocab_size], in the order of the input
 };
 

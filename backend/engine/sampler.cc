@@ -59,6 +59,20 @@ void mask_tokens(std::span<const uint32_t> mask, std::span<float> scores) {
   }
 }
 
+// Those of the sampled token and, as far as `top` has room, of the most likely ones.
+void add_log_probs(const SamplingConfig& config, std::span<const float> logits, SampledToken& sampled,
+                   std::span<TokenLogProb> top) {
+  thread_local std::vector<int32_t> tokens;
+  thread_local std::vector<float> log_probs;
+  tokens.assign(1 + top.size(), sampled.token);
+  log_probs.resize(tokens.size());
+  best_tokens(logits, std::span(tokens).subspan(1));
+  log_softmax_at(logits, tokens, log_probs);
+  sampled.log_prob = log_probs.front();
+  if (config.num_top_log_probs) sampled.rank = rank_of(logits, sampled.token);
+  for (size_t i = 0; i < top.size(); ++i) top[i] = {tokens[1 + i], log_probs[1 + i]};
+}
+
 // A row of the calling thread's own, kept between calls to spare the allocation.
 std::span<float> scratch_row(size_t size) {
   thread_local std::vector<float> row;
@@ -78,6 +92,10 @@ void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::s
   }
   if (config.num_candidates < 0 || config.num_candidates > vocab_size_) {
     throw_error(ErrorCode::kInvalidArgument, config.num_candidates, " candidates; the vocabulary has ", vocab_size_);
+  }
+  const int32_t num_top = config.num_top_log_probs.value_or(0);
+  if (num_top < 0 || num_top > vocab_size_) {
+    throw_error(ErrorCode::kInvalidArgument, num_top, " top log-probs; the vocabulary has ", vocab_size_);
   }
   Slot& slot = slots_[slot_index];
   const auto outside = [this](int32_t token) { return token < 0 || token >= vocab_size_; };
@@ -102,7 +120,8 @@ void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::s
   for (const int32_t token : generated) remember(slot, token);
 }
 
-SampledToken Sampler::sample(int32_t slot_index, std::span<const float> logits, std::span<const uint32_t> mask) {
+SampledToken Sampler::sample(int32_t slot_index, std::span<const float> logits, std::span<const uint32_t> mask,
+                             std::span<TokenLogProb> top_log_probs) {
   Slot& slot = slots_[slot_index];
   const SamplingConfig& config = slot.config;
 
@@ -113,13 +132,16 @@ SampledToken Sampler::sample(int32_t slot_index, std::span<const float> logits, 
     adjust(slot, mask, row);
     scores = row;
   }
-  int32_t token = is_greedy(config.top_k, slot.top_p, config.temperature)
-                      ? argmax(scores)
-                      : draw(scores, config.top_k, slot.top_p, config.temperature,
-                             uniform(config.random_seed, static_cast<uint64_t>(slot.num_generated)));
+  const DrawSettings settings = {config.top_k, slot.top_p, config.min_p, config.temperature};
+  int32_t token =
+      is_greedy(settings)
+          ? argmax(scores)
+          : draw(scores, settings, uniform(config.random_seed, static_cast<uint64_t>(slot.num_generated)));
   if (token == kNoToken) token = config.end_ids.empty() ? 0 : config.end_ids.front();
   remember(slot, token);
-  return {slot_index, token, config.return_log_probs ? log_softmax_at(logits, token) : 0.0f};
+  SampledToken sampled = {slot_index, token, 0.0f};
+  if (config.return_log_probs) add_log_probs(config, logits, sampled, top_log_probs);
+  return sampled;
 }
 
 void Sampler::candidates(int32_t slot_index, std::span<const float> logits, std::span<const uint32_t> mask,

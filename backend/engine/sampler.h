@@ -19,18 +19,22 @@ class Sampler {
 
   // Gives the slot to a sequence that has generated these tokens. Ids outside the vocabulary are ignored: they can
   // never be sampled. Throws kInvalidArgument, and changes nothing, for an embedding_bias of another size than the
-  // vocabulary and for more candidates than it has.
+  // vocabulary and for more candidates or top log-probs than it has.
   void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
                  std::span<const int32_t> generated = {});
 
   // SamplingConfig::num_candidates of the slot.
   int32_t num_candidates(int32_t slot) const { return slots_[slot].config.num_candidates; }
+  // How many log-probs sample() returns beside the token.
+  int32_t num_top_log_probs(int32_t slot) const { return slots_[slot].config.num_top_log_probs.value_or(0); }
 
   // The next token from `logits`, [vocab_size]. `mask` is one of TokenMasks, or empty: all tokens are allowed.
   //
   // Among equal logits the lowest token wins. NaN counts as -inf. When no token is left (all logits are
   // -inf or masked), the slot's first end id ends the sequence, or else the result is token 0.
-  SampledToken sample(int32_t slot, std::span<const float> logits, std::span<const uint32_t> mask = {});
+  // top_log_probs: [num_top_log_probs of the slot], of the raw logits, best first.
+  SampledToken sample(int32_t slot, std::span<const float> logits, std::span<const uint32_t> mask = {},
+                      std::span<TokenLogProb> top_log_probs = {});
 
   // The slot's num_candidates best candidates. The slot stays as it is: follow() tells it the choice.
   void candidates(int32_t slot, std::span<const float> logits, std::span<const uint32_t> mask,

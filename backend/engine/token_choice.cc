@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 namespace inflight {
@@ -156,8 +157,9 @@ void keep_top_p(std::vector<Candidate>& candidates, double mass, std::vector<Can
 
 }  // namespace
 
-bool is_greedy(int32_t top_k, float top_p, float temperature) {
-  return top_k == 1 || (top_k == 0 && top_p == 0.0f) || temperature < kLowestGreedyTemperature;
+bool is_greedy(const DrawSettings& settings) {
+  const auto& [top_k, top_p, min_p, temperature] = settings;
+  return top_k == 1 || (top_k == 0 && top_p == 0.0f && min_p == 0.0f) || temperature < kLowestGreedyTemperature;
 }
 
 int32_t argmax(std::span<const float> logits) {
@@ -176,7 +178,8 @@ int32_t argmax(std::span<const float> logits) {
       logits.begin());
 }
 
-int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float temperature, double uniform) {
+int32_t draw(std::span<const float> logits, const DrawSettings& settings, double uniform) {
+  const auto& [top_k, top_p, min_p, temperature] = settings;
   thread_local std::vector<Candidate> candidates, scratch;  // kept between calls to spare the allocation
   candidates.clear();
 
@@ -186,9 +189,14 @@ int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float te
   const float scale = 1.0f / temperature;
   const bool cuts_mass = top_p > 0.0f && top_p < 1.0f;
 
-  double total = 0.0;  // of all weights that top_p is a share of
+  const float lowest_of_min_p =
+      min_p > 0.0f ? static_cast<float>(highest + std::log(static_cast<double>(min_p)) * temperature) : -kInfinity;
+  std::optional<double> total;  // of all weights that top_p is a share of; none: those of the candidates
   if (top_k > 0) {
     select_top_k(logits, std::min(static_cast<size_t>(top_k), logits.size()), candidates);
+    std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.score < lowest_of_min_p; });
+  } else if (min_p > 0.0f) {
+    select_above(logits, lowest_of_min_p, candidates);
   } else {
     // All weights below (1 - top_p) * total / vocabulary add up to less than what top_p leaves out.
     // 1e-3 allows for rounding in single precision.
@@ -196,13 +204,13 @@ int32_t draw(std::span<const float> logits, int32_t top_k, float top_p, float te
     if (cuts_mass) {
       total = sum_of_weights(logits, highest, scale);
       lowest_log_weight =
-          std::max(lowest_log_weight, std::log((1.0 - top_p) * total / static_cast<double>(logits.size())) - 1e-3);
+          std::max(lowest_log_weight, std::log((1.0 - top_p) * *total / static_cast<double>(logits.size())) - 1e-3);
     }
     select_above(logits, static_cast<float>(highest + lowest_log_weight * temperature), candidates);
   }
 
   for (Candidate& candidate : candidates) candidate.score = exp_nonpositive((candidate.score - highest) * scale);
-  if (cuts_mass) keep_top_p(candidates, top_p * (top_k > 0 ? total_weight(candidates) : total), scratch);
+  if (cuts_mass) keep_top_p(candidates, top_p * (total ? *total : total_weight(candidates)), scratch);
 
   double left = uniform * total_weight(candidates);
   for (const Candidate& candidate : candidates) {
@@ -231,8 +239,15 @@ void best_tokens(std::span<const float> scores, std::span<int32_t> tokens) {
   std::ranges::transform(candidates, tokens.begin(), &Candidate::token);
 }
 
-float log_softmax_at(std::span<const float> logits, int32_t token) {
-  return log_prob(logits[token], log_sum(logits));
+void log_softmax_at(std::span<const float> logits, std::span<const int32_t> tokens, std::span<float> log_probs) {
+  const LogSum sum = log_sum(logits);
+  std::ranges::transform(tokens, log_probs.begin(), [&](int32_t token) { return log_prob(logits[token], sum); });
+}
+
+int32_t rank_of(std::span<const float> logits, int32_t token) {
+  int32_t likelier = 0;
+  for (const float logit : logits) likelier += logit > logits[token] ? 1 : 0;
+  return 1 + likelier;
 }
 
 void log_softmax(std::span<const float> logits, std::span<float> log_probs) {

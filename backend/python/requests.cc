@@ -126,6 +126,7 @@ const KeywordArguments<Request>& request_arguments() {
 
           {"top_k", sampling(&SamplingConfig::top_k)},
           {"top_p", sampling(&SamplingConfig::top_p)},
+          {"min_p", sampling(&SamplingConfig::min_p)},
           {"temperature", sampling(&SamplingConfig::temperature)},
           {"random_seed", sampling(&SamplingConfig::random_seed)},
           {"top_p_decay", sampling(&SamplingConfig::top_p_decay)},
@@ -140,6 +141,7 @@ const KeywordArguments<Request>& request_arguments() {
           {"embedding_bias", [](Request& request, const auto& name,
                                 nb::handle value) { request.sampling.embedding_bias = to_bias(name, value); }},
           {"return_log_probs", sampling(&SamplingConfig::return_log_probs)},
+          {"num_top_log_probs", sampling(&SamplingConfig::num_top_log_probs)},
       });
   return arguments;
 }

@@ -42,6 +42,20 @@ std::optional<Logits> generation_logits(const PyResponse& response) {
   return to_numpy(response.generation_logits, response.vocab_size, nb::find(response));
 }
 
+// For each token, its most likely tokens: [(token, log-probability), …], best first.
+nb::list top_log_probs(const PyResponse& response) {
+  nb::list tokens;
+  const size_t per_token = response.ranks.empty() ? 0 : response.top_log_probs.size() / response.ranks.size();
+  for (size_t token = 0; token < response.ranks.size(); ++token) {
+    nb::list entries;
+    for (size_t i = token * per_token; i < (token + 1) * per_token; ++i) {
+      entries.append(nb::make_tuple(response.top_log_probs[i].token, response.top_log_probs[i].log_prob));
+    }
+    tokens.append(entries);
+  }
+  return tokens;
+}
+
 }  // namespace
 
 const char* finish_reason_name(FinishReason reason) {
@@ -69,6 +83,9 @@ void bind_responses(nb::module_& module) {
       .def_ro("sequence_index", &PyResponse::sequence_index, "Below num_return_sequences; 0 with beam search.")
       .def_ro("tokens", &PyResponse::tokens)
       .def_ro("log_probs", &PyResponse::log_probs, "Parallel to tokens with return_log_probs, else empty.")
+      .def_ro("ranks", &PyResponse::ranks, "Parallel to tokens with num_top_log_probs: 1 is the most likely.")
+      .def_prop_ro("top_log_probs", top_log_probs,
+                   "Parallel to tokens with num_top_log_probs: [(token, log-probability), …] each, best first.")
       .def_ro("cum_log_prob", &PyResponse::cum_log_prob, "Over all tokens generated up to here.")
       .def_ro("beams", &PyResponse::beams, "With beam search, in the last response: the best ones, best first.")
       .def_ro("preceding_tokens", &PyResponse::preceding_tokens, "The 16 or fewer tokens generated before these.")

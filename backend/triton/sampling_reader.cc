@@ -25,6 +25,7 @@ SamplingConfig read_sampling(const SequenceTensors& tensors, const EngineInfo& e
   SamplingConfig sampling;
   tensors.read(sampling.top_k, "runtime_top_k");
   tensors.read(sampling.top_p, "runtime_top_p");
+  tensors.read(sampling.min_p, "min_p");
   tensors.read(sampling.top_p_min, "runtime_top_p_min");
   tensors.read(sampling.top_p_decay, "runtime_top_p_decay");
   tensors.read(sampling.top_p_reset_id, "runtime_top_p_reset_ids");

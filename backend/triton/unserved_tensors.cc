@@ -25,6 +25,7 @@ const std::unordered_set<std::string> kServed = {
     "temperature",
     "runtime_top_k",
     "runtime_top_p",
+    "min_p",
     "runtime_top_p_min",
     "runtime_top_p_decay",
     "runtime_top_p_reset_ids",

@@ -27,17 +27,20 @@ std::vector<float> random_logits(int32_t size, uint32_t seed, float deviation = 
   return logits;
 }
 
-// softmax(logits / temperature) cut to top_k, then to top_p: by sorting all, in double precision.
-std::vector<double> reference_probabilities(const std::vector<float>& logits, int32_t top_k, float top_p,
-                                            float temperature) {
+// softmax(logits / temperature) cut to min_p, to top_k, then to top_p: by sorting all, in double precision.
+std::vector<double> reference_probabilities(const std::vector<float>& logits, const DrawSettings& settings) {
+  const auto& [top_k, top_p, min_p, temperature] = settings;
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
   if (top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(top_k)));
   std::vector<double> weights;
   for (const int32_t token : order) {
-    weights.push_back(std::exp((static_cast<double>(logits[token]) - logits[order[0]]) / temperature));
+    const double weight = std::exp((static_cast<double>(logits[token]) - logits[order[0]]) / temperature);
+    if (weight < min_p) break;
+    weights.push_back(weight);
   }
+  order.resize(weights.size());
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   std::vector<double> probabilities(logits.size(), 0.0);
   double kept = 0.0;
@@ -50,14 +53,14 @@ std::vector<double> reference_probabilities(const std::vector<float>& logits, in
 }
 
 // Draws at three places in every token's share of [0, 1).
-void check_draws(const std::vector<float>& logits, int32_t top_k, float top_p, float temperature) {
-  const auto expected = reference_probabilities(logits, top_k, top_p, temperature);
+void check_draws(const std::vector<float>& logits, const DrawSettings& settings) {
+  const auto expected = reference_probabilities(logits, settings);
   double begin = 0.0;
   for (size_t token = 0; token < expected.size(); ++token) {
     const double end = begin + expected[token];
     if (expected[token] > 1e-5) {
       for (const double share : {0.1, 0.5, 0.9}) {
-        CHECK_EQ(draw(logits, top_k, top_p, temperature, begin + share * expected[token]), static_cast<int32_t>(token));
+        CHECK_EQ(draw(logits, settings, begin + share * expected[token]), static_cast<int32_t>(token));
       }
     }
     begin = end;
@@ -135,15 +138,19 @@ TEST(settings_without_chance_are_greedy) {
     CHECK_EQ(greedy_token({.top_k = 1, .top_p = 0.9f, .random_seed = seed}, {}, logits), best);
     CHECK_EQ(greedy_token({.top_k = 50, .temperature = 0.0f, .random_seed = seed}, {}, logits), best);
     CHECK_EQ(greedy_token({.top_p = 0.9f, .temperature = 1e-6f, .random_seed = seed}, {}, logits), best);
+    CHECK_EQ(greedy_token({.min_p = 1.0f, .random_seed = seed}, {}, logits), best);
   }
 }
 
-TEST(draws_follow_the_distribution_after_temperature_top_k_and_top_p) {
+TEST(draws_follow_the_distribution_after_temperature_min_p_top_k_and_top_p) {
   const auto logits = random_logits(1000, 2);
   for (const float temperature : {0.3f, 1.0f, 2.5f}) {
     for (const int32_t top_k : {0, 2, 50, 999, 1000}) {
       for (const float top_p : {0.0f, 1e-6f, 0.3f, 0.9f, 0.999f, 1.0f}) {
-        if (!is_greedy(top_k, top_p, temperature)) check_draws(logits, top_k, top_p, temperature);
+        for (const float min_p : {0.0f, 1e-3f, 0.1f, 1.0f}) {
+          const DrawSettings settings = {top_k, top_p, min_p, temperature};
+          if (!is_greedy(settings)) check_draws(logits, settings);
+        }
       }
     }
   }
@@ -151,26 +158,27 @@ TEST(draws_follow_the_distribution_after_temperature_top_k_and_top_p) {
 
 TEST(draws_follow_the_distribution_over_a_large_vocabulary) {
   const auto logits = random_logits(151936, 3, 2.0f);
-  check_draws(logits, 50, 0.9f, 1.0f);
-  check_draws(logits, 0, 0.01f, 1.0f);
-  check_draws(logits, 0, 0.9f, 0.2f);
+  check_draws(logits, {.top_k = 50, .top_p = 0.9f});
+  check_draws(logits, {.top_p = 0.01f});
+  check_draws(logits, {.min_p = 0.05f});
+  check_draws(logits, {.top_p = 0.9f, .temperature = 0.2f});
 }
 
 TEST(ties_at_a_cut_go_to_the_lower_tokens) {
   const std::vector<float> logits(64, 1.5f);
   std::set<int32_t> drawn;
-  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, 4, 0.0f, 1.0f, i / 1000.0));
+  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, {.top_k = 4}, i / 1000.0));
   CHECK(drawn == (std::set<int32_t>{0, 1, 2, 3}));
   drawn.clear();
-  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, 0, 0.124f, 1.0f, i / 1000.0));
+  for (int i = 0; i < 1000; ++i) drawn.insert(draw(logits, {.top_p = 0.124f}, i / 1000.0));
   CHECK(drawn == (std::set<int32_t>{0, 1, 2, 3, 4, 5, 6, 7}));
 }
 
 TEST(the_ends_of_the_unit_interval_are_the_ends_of_the_distribution) {
   const std::vector<float> logits = {-kInfinity, 0.0f, 1.0f, -200.0f};
-  CHECK_EQ(draw(logits, 0, 1.0f, 1.0f, 0.0), 1);
-  CHECK_EQ(draw(logits, 0, 1.0f, 1.0f, std::nextafter(1.0, 0.0)), 2);
-  CHECK_EQ(draw(logits, 4, 0.0f, 1.0f, std::nextafter(1.0, 0.0)), 2);
+  CHECK_EQ(draw(logits, {.top_p = 1.0f}, 0.0), 1);
+  CHECK_EQ(draw(logits, {.top_p = 1.0f}, std::nextafter(1.0, 0.0)), 2);
+  CHECK_EQ(draw(logits, {.top_k = 4}, std::nextafter(1.0, 0.0)), 2);
 }
 
 TEST(log_probs_are_of_the_raw_logits) {
@@ -187,6 +195,34 @@ TEST(log_probs_are_of_the_raw_logits) {
     const SampledToken result = sampler.sample(0, logits);
     CHECK(std::abs(result.log_prob - (logits[result.token] - std::log(total))) < 1e-5);
   }
+}
+
+TEST(top_log_probs_are_the_most_likely_tokens_of_the_raw_logits) {
+  constexpr int32_t kVocabulary = 3000;
+  const auto logits = random_logits(kVocabulary, 6);
+  std::vector<float> all(kVocabulary);
+  log_softmax(logits, all);
+  std::vector<int32_t> order(kVocabulary);
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  Sampler sampler(1, kVocabulary);
+  for (const int32_t count : {0, 1, 5, 20}) {
+    // The mask leaves one token, which is not a likely one.
+    const int32_t only = order[700];
+    sampler.configure(0, {.return_log_probs = true, .num_top_log_probs = count}, {});
+    CHECK_EQ(sampler.num_top_log_probs(0), count);
+    std::vector<TokenLogProb> top(count);
+    const SampledToken sampled = sampler.sample(0, logits, make_mask(kVocabulary, {only}), top);
+    CHECK_EQ(sampled.token, only);
+    CHECK_EQ(sampled.rank, 701);
+    CHECK_EQ(sampled.log_prob, all[only]);
+    for (int32_t i = 0; i < count; ++i) {
+      CHECK_EQ(top[i].token, order[i]);
+      CHECK_EQ(top[i].log_prob, all[order[i]]);
+    }
+  }
+  CHECK_ERROR(sampler.configure(0, {.num_top_log_probs = kVocabulary + 1}, {}), ErrorCode::kInvalidArgument,
+              "3001 top log-probs");
 }
 
 TEST(log_probs_are_left_out_unless_asked_for) {
@@ -245,7 +281,7 @@ TEST(penalties_and_masks_shape_the_sampled_distribution) {
     }
     adjusted[first] -= 0.8f;
     adjusted[7] = adjusted[9] = -kInfinity;
-    const auto expected = reference_probabilities(adjusted, 12, 0.9f, 0.8f);
+    const auto expected = reference_probabilities(adjusted, {.top_k = 12, .top_p = 0.9f, .temperature = 0.8f});
     int draws = 0;
     for (const auto& [token, count] : counts) draws += count;
     double chi_square = 0.0;
@@ -403,7 +439,7 @@ TEST(masked_tokens_are_never_sampled) {
       drawn.insert(sample(sampler, 0, logits, mask).token);
     }
     CHECK(std::ranges::includes(allowed, drawn));
-    if (!is_greedy(config.top_k, config.top_p, config.temperature)) CHECK(drawn.size() > 2);
+    if (config.top_k > 0 || config.top_p > 0.0f) CHECK(drawn.size() > 2);
   }
 }
 

@@ -43,7 +43,7 @@ StepOutput OutputLayer::run(const Batch& batch, const float* hidden, Sampler& sa
 // Makes room for everything that the slices may return.
 void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output) {
   slices_.clear();
-  size_t num_tokens = 0, num_returned = 0;
+  size_t num_tokens = 0, num_top_log_probs = 0, num_returned = 0;
   for (const BatchSequence& sequence : batch.sequences) {
     const int32_t num_candidates = sampler.num_candidates(sequence.slot);
     if (num_candidates > 0) {
@@ -55,6 +55,8 @@ void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output)
     const Slice slice = {.sequence = &sequence,
                          .first_token = static_cast<int64_t>(num_tokens),
                          .tokens_per_row = std::max(num_candidates, 1),
+                         .first_top_log_prob = static_cast<int64_t>(num_top_log_probs),
+                         .top_log_probs_per_row = sampler.num_top_log_probs(sequence.slot),
                          .num_returned = sequence.returned_logits == ReturnedLogits::kAll       ? sequence.num_tokens
                                          : sequence.returned_logits == ReturnedLogits::kSampled ? rows
                                                                                                 : 0,
@@ -62,9 +64,11 @@ void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output)
     if (slice.num_left == 0 && slice.num_returned == 0) continue;
     slices_.push_back(slice);
     num_tokens += static_cast<size_t>(slice.num_left) * slice.tokens_per_row;
+    num_top_log_probs += static_cast<size_t>(slice.num_left) * slice.top_log_probs_per_row;
     num_returned += slice.num_returned;
   }
   output.tokens.resize(num_tokens);
+  output.top_log_probs.resize(num_top_log_probs);
   output.logits.resize(num_returned * config_.vocab_size);
 }
 
@@ -122,24 +126,26 @@ void OutputLayer::project(const float* hidden, float* logits) {
 
 void OutputLayer::sample(const Batch& batch, Sampler& sampler, StepOutput& output) {
   pool_.parallel_for(static_cast<int64_t>(sampled_.size()), [&](int64_t index) {
-    const SampledRows& rows = sampled_[index];
-    sample(rows, batch, sampler, output.tokens.data() + rows.slice->first_token);
+    sample(sampled_[index], batch, sampler, output);
   });
 }
 
-// tokens: the slice's own, from its first row on.
-void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, SampledToken* tokens) const {
+void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const {
   Slice& slice = *rows.slice;
   const BatchSequence& sequence = *slice.sequence;
   const auto mask = sequence.is_masked ? batch.masks->mask(sequence.slot) : std::span<const uint32_t>();
   for (int32_t i = 0; i < rows.count && slice.num_left > 0; ++i) {
     const std::span logits(rows.logits + size_t(i) * config_.vocab_size, static_cast<size_t>(config_.vocab_size));
-    SampledToken* token = tokens + slice.num_sampled++ * slice.tokens_per_row;
+    const int32_t row = slice.num_sampled++;
+    SampledToken* token = output.tokens.data() + slice.first_token + row * slice.tokens_per_row;
     --slice.num_left;
     if (sampler.num_candidates(sequence.slot) > 0) {
       sampler.candidates(sequence.slot, logits, mask, {token, static_cast<size_t>(slice.tokens_per_row)});
     } else {
-      *token = sampler.sample(sequence.slot, logits, mask);
+      const std::span top_log_probs(
+          output.top_log_probs.data() + slice.first_top_log_prob + row * slice.top_log_probs_per_row,
+          static_cast<size_t>(slice.top_log_probs_per_row));
+      *token = sampler.sample(sequence.slot, logits, mask, top_log_probs);
       // The next row is that of a draft, which stands in the place of this token.
       if (slice.num_left > 0 && batch.rows[sequence.end_row() - slice.num_left].token != token->token) {
         slice.num_left = 0;
@@ -154,16 +160,20 @@ void OutputLayer::drop_rejected(StepOutput& output) const {
     return begin == end ? end + count : std::copy(begin, begin + count, end);
   };
   auto tokens_end = output.tokens.begin();
+  auto top_log_probs_end = output.top_log_probs.begin();
   auto logits = output.logits.begin(), logits_end = logits;
   for (const Slice& slice : slices_) {
     tokens_end = move_down(output.tokens.begin() + slice.first_token,
                            int64_t{slice.num_sampled} * slice.tokens_per_row, tokens_end);
+    top_log_probs_end = move_down(output.top_log_probs.begin() + slice.first_top_log_prob,
+                                  int64_t{slice.num_sampled} * slice.top_log_probs_per_row, top_log_probs_end);
     const bool returns_all = slice.sequence->returned_logits == ReturnedLogits::kAll;
     const int32_t num_kept = returns_all ? slice.num_returned : std::min(slice.num_returned, slice.num_sampled);
     logits_end = move_down(logits, int64_t{num_kept} * config_.vocab_size, logits_end);
     logits += int64_t{slice.num_returned} * config_.vocab_size;
   }
   output.tokens.resize(tokens_end - output.tokens.begin());
+  output.top_log_probs.resize(top_log_probs_end - output.top_log_probs.begin());
   output.logits.resize(logits_end - output.logits.begin());
 }
 

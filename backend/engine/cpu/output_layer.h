@@ -32,6 +32,8 @@ class OutputLayer {
     const BatchSequence* sequence;
     int64_t first_token;       // in StepOutput::tokens, where every row that may be sampled has room
     int32_t tokens_per_row;    // 1, or num_candidates
+    int64_t first_top_log_prob;  // in StepOutput::top_log_probs, likewise
+    int32_t top_log_probs_per_row;
     int32_t num_returned;      // rows of StepOutput::logits
     int32_t num_left;          // the sequence's last rows, yet to be sampled; 0 after a draft that was rejected
     int32_t num_sampled = 0;   // rows
@@ -48,7 +50,7 @@ class OutputLayer {
   bool project_next_group(const float* hidden);
   void project(const float* hidden, float* logits);
   void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
-  void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, SampledToken* tokens) const;
+  void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const;
   void drop_rejected(StepOutput& output) const;
 
   const ModelConfig& config_;
