@@ -1,5 +1,6 @@
 """Arguments of the wrong type, refused by their names before anything is done with them."""
 
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -23,6 +24,11 @@ def require_integer(name: str, value: Any, optional: bool = False) -> None:
 def require_flag(name: str, value: Any) -> None:
     if not _is_flag(value):
         _fail(name, value, "True or False")
+
+
+def require_path(name: str, value: Any) -> None:
+    if not isinstance(value, (str, os.PathLike)):
+        _fail(name, value, "a str or a Path")
 
 
 def require_integers(name: str, values: Any) -> None:

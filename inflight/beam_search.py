@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from inflight.argument_types import require_flag, require_integer, require_number
 from inflight.errors import InflightError
 from inflight.generation import FINISH_REASONS
+from inflight.option_names import known_options_only
 from inflight.text import Tokenizer
 
 
+_ADVICE = {
+    "n": "as many sequences are returned as beam_width says",
+    "num_beams": "say beam_width",
+    "temperature": "a beam search takes the most likely tokens: there is no temperature",
+    "max_new_tokens": "say max_tokens",
+}
+
+
+@known_options_only(_ADVICE)
 @dataclass(frozen=True)
 class BeamSearchParams:
     """The search is that of transformers.

@@ -18,8 +18,10 @@ from pathlib import Path
 import inflight
 from inflight.checkpoint import config as checkpoint_config
 from inflight.engine import config as engine_config
+from inflight.engine.config import BuildOptions
 from inflight.errors import InflightError
 from inflight.json_object import format_of
+from inflight.option_names import require_known_options
 
 
 def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, **options) -> Path:
@@ -27,14 +29,16 @@ def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, *
 
     options: fields of inflight.engine.config.BuildOptions.
     """
+    require_known_options("BuildOptions", options, [field.name for field in fields(BuildOptions)])
     path = path.expanduser()
     if not path.exists():
-        raise InflightError(f"{path} does not exist", "not_found")
+        raise InflightError(f"{path} does not exist{_hub_hint(path)}", "not_found")
     kind = _kind(path)
     if kind == "engine":
         if options:
             raise InflightError(f"{path} is a built engine: {', '.join(options)} must be given to `inflight build`")
         return path
+    BuildOptions(**options).check()
 
     root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
     root.mkdir(parents=True, exist_ok=True)
@@ -51,14 +55,17 @@ def _kind(path: Path) -> str:
     return {engine_config.FORMAT: "engine", checkpoint_config.FORMAT: "checkpoint"}.get(format_of(path), "model")
 
 
+def _hub_hint(path: Path) -> str:
+    """For what may be a name on the Hugging Face Hub."""
+    if path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", ".."):
+        return ""
+    return f": give a path; `hf download {path} --local-dir {path.name}` fetches a model from the Hugging Face Hub"
+
+
 def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> None:
     from inflight.checkpoint.convert import convert_checkpoint
     from inflight.engine.build import build_engine
 
-    known = [option.name for option in fields(engine_config.BuildOptions)]
-    for name in options:
-        if name not in known:
-            raise InflightError(f"'{name}' is no build option; there are {', '.join(known)}")
     # Made beside its place and renamed: what is in the cache is complete.
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         checkpoint = path
@@ -66,7 +73,7 @@ def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> 
             checkpoint = Path(scratch) / "checkpoint"
             convert_checkpoint(path, checkpoint, progress=progress)
         engine = Path(scratch) / "engine"
-        build_engine(checkpoint, engine, engine_config.BuildOptions(**options), progress=progress)
+        build_engine(checkpoint, engine, BuildOptions(**options), progress=progress)
         if kind == "model":
             shutil.rmtree(checkpoint)
         engine.rename(directory)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from inflight.logprobs import Logprobs, prompt_logprobs, token_logprobs
 from inflight.sampling_params import SamplingParams
 from inflight.stop_strings import StopStringFilter
 from inflight.text import TextStream, Tokenizer
@@ -16,8 +17,8 @@ FINISH_REASONS = {"end_id": "stop", "stop_words": "stop", "length": "length", "c
 class CompletionOutput:
     """One generated sequence, or, in a stream, what it has gained.
 
-    index: which of SamplingParams.n. token_ids: without the end id that ended it. logprobs: of each of token_ids, when
-    asked for. cumulative_logprob: over all tokens generated up to here. finish_reason: None while it runs, "stop" (an
+    index: which of SamplingParams.n. token_ids: without the end id that ended it. logprobs: of each of token_ids and
+    of the most likely ones in its place, when asked for. cumulative_logprob: over all tokens generated up to here. finish_reason: None while it runs, "stop" (an
     end id or a stop string), "length" or "abort". stop_reason: the stop string. generation_logits: float32
     [len(token_ids), vocab_size], when asked for.
     """
@@ -25,7 +26,7 @@ class CompletionOutput:
     index: int = 0
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] | None = None
+    logprobs: list[Logprobs] | None = None
     cumulative_logprob: float | None = None
     finish_reason: str | None = None
     stop_reason: str | None = None
@@ -35,7 +36,8 @@ class CompletionOutput:
 @dataclass
 class RequestOutput:
     """A prompt and what came of it. prompt: None when it was token ids. context_logits: float32
-    [len(prompt_token_ids), vocab_size], when asked for."""
+    [len(prompt_token_ids), vocab_size], when asked for. prompt_logprobs: of each of prompt_token_ids but the first, for
+    which there is None, when asked for."""
 
     request_id: int
     prompt: str | None
@@ -43,6 +45,7 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     context_logits: np.ndarray | None = field(default=None, repr=False, compare=False)
+    prompt_logprobs: list[Logprobs | None] | None = None
 
 
 class Generation:
@@ -52,9 +55,13 @@ class Generation:
     the request is cancelled, and it can be as soon as all are `finished`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams):
+    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams, prompt_token_ids: Sequence[int]):
+        self._tokenizer = tokenizer if sampling.detokenize else None
+        self._sampling = sampling
+        self._prompt_token_ids = prompt_token_ids
         self._sequences = [_Sequence(index, tokenizer, sampling) for index in range(sampling.n)]
         self.context_logits: np.ndarray | None = None
+        self.prompt_logprobs: list[Logprobs | None] | None = None
 
     @property
     def finished(self) -> bool:
@@ -63,16 +70,24 @@ class Generation:
     def push(self, response) -> CompletionOutput | None:
         """What `response` (inflight._native.Response) adds to its sequence; None if that one is finished already."""
         if response.context_logits is not None:
-            self.context_logits = response.context_logits
+            self._take_context_logits(response.context_logits)
         sequence = self._sequences[response.sequence_index]
         return None if sequence.finished else sequence.push(response)
+
+    def _take_context_logits(self, logits: np.ndarray) -> None:
+        """Each of a prompt's sequences brings them."""
+        count = self._sampling.prompt_logprobs
+        if count is not None and self.prompt_logprobs is None:
+            self.prompt_logprobs = prompt_logprobs(logits, self._prompt_token_ids, count, self._tokenizer)
+        if self._sampling.return_context_logits:
+            self.context_logits = logits
 
 
 class GenerationCollector:
     """The whole sequences of one request, from its responses."""
 
-    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams):
-        self._generation = Generation(tokenizer, sampling)
+    def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams, prompt_token_ids: Sequence[int]):
+        self._generation = Generation(tokenizer, sampling, prompt_token_ids)
         self._pieces: list[list[CompletionOutput]] = [[] for _ in range(sampling.n)]
 
     @property
@@ -82,6 +97,10 @@ class GenerationCollector:
     @property
     def context_logits(self) -> np.ndarray | None:
         return self._generation.context_logits
+
+    @property
+    def prompt_logprobs(self) -> list[Logprobs | None] | None:
+        return self._generation.prompt_logprobs
 
     def push(self, response) -> None:
         """Takes one of the request's responses (inflight._native.Response)."""
@@ -98,6 +117,7 @@ class _Sequence:
     def __init__(self, index: int, tokenizer: Tokenizer, sampling: SamplingParams):
         self._index = index
         self._sampling = sampling
+        self._tokenizer = tokenizer if sampling.detokenize else None
         self._text = TextStream(tokenizer.detokenizer(sampling.skip_special_tokens))
         self._stop_filter = StopStringFilter(sampling.stop_strings)
         self._num_tokens = 0
@@ -106,17 +126,21 @@ class _Sequence:
 
     def push(self, response) -> CompletionOutput:
         piece = CompletionOutput(self._index, logprobs=None if self._sampling.logprobs is None else [])
+        # Each is made anew when it is asked for.
+        log_probs, ranks, top_log_probs = response.log_probs, response.ranks, response.top_log_probs
         # One token at a time: where a stop string ends must not depend on how tokens are joined in responses.
         for position, token in enumerate(response.tokens):
             piece.token_ids.append(token)
             if piece.logprobs is not None:
-                piece.logprobs.append(response.log_probs[position])
-                self._cumulative_logprob += response.log_probs[position]
+                chosen = (token, log_probs[position], ranks[position])
+                piece.logprobs.append(token_logprobs(chosen, top_log_probs[position], self._tokenizer))
+                self._cumulative_logprob += log_probs[position]
             self._num_tokens += 1
-            piece.text += self._filter(self._text.push([token]))
+            if self._sampling.detokenize:
+                piece.text += self._filter(self._text.push([token]))
             if self._stop_filter.matched is not None:
                 break
-        if response.is_sequence_final and self._stop_filter.matched is None:
+        if response.is_sequence_final and self._sampling.detokenize and self._stop_filter.matched is None:
             piece.text += self._filter(self._text.push([], finished=True), finished=True)
         if piece.logprobs is not None:
             piece.cumulative_logprob = self._cumulative_logprob

@@ -8,10 +8,11 @@ For example:
 """
 
 import asyncio
+import inspect
 import os
 import queue
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from typing import Any
 from tqdm import tqdm
 
 from inflight import _native
-from inflight.argument_types import is_list
+from inflight.argument_types import is_list, require_flag, require_path, require_text
 from inflight.beam_search import BeamSearchCollector, BeamSearchOutput, BeamSearchParams, BeamSearchSequence
 from inflight.draft_engine import draft_engine_directory
 from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
 from inflight.generation import CompletionOutput, Generation, GenerationCollector, RequestOutput
+from inflight.llm_options import in_words_of_llm, split_options
+from inflight.logprobs import Logprob
+from inflight.option_names import require_known_options
 from inflight.prompts import (
     Messages,
     Prompt,
@@ -35,7 +39,6 @@ from inflight.prompts import (
     list_prompts,
 )
 from inflight.sampling_params import SamplingParams
-from inflight.serving_options import ServingOptions
 from inflight.structured_outputs import GuidedDecodingParams, StructuredOutputsParams
 from inflight.text import Tokenizer
 
@@ -46,6 +49,7 @@ __all__ = [
     "BeamSearchSequence",
     "CompletionOutput",
     "GuidedDecodingParams",
+    "Logprob",
     "RequestOutput",
     "SamplingParams",
     "StructuredOutputsParams",
@@ -54,7 +58,14 @@ __all__ = [
 Params = SamplingParams | BeamSearchParams
 Collector = GenerationCollector | BeamSearchCollector
 _DEFAULT_PRIORITY = 0.5
-_OF_EACH_PROMPT = {"sampling": (SamplingParams, "SamplingParams"), "priority": (Real, "a number")}
+_OF_EACH_PROMPT = {"sampling_params": (SamplingParams, "SamplingParams"), "priority": (Real, "a number")}
+_ADVICE = {
+    "continue_final_message": "render the prompt with LLM.get_tokenizer().chat_prompt and call generate",
+    "lora_request": "LoRA adapters are not served: merge the adapter into its base model",
+    "progress": "say use_tqdm",
+    "prompt_token_ids": 'prompts takes token ids, or {"prompt_token_ids": ids}',
+    "sampling": "say sampling_params",
+}
 
 
 @dataclass
@@ -69,21 +80,32 @@ class _Request:
 class LLM:
     """A model that is ready to generate.
 
-    path: a model (Hugging Face directory or GGUF file), which is converted and built into `cache_dir` the first
-    time; a checkpoint, which is built there; or an engine. cache_dir: by default `inflight` in XDG_CACHE_HOME or
-    ~/.cache. options: fields of inflight.serving_options.ServingOptions (enable_prefix_caching, scheduler_policy,
-    speculative_config …) and, unless `path` is an engine, of inflight.engine.config.BuildOptions (max_batch_size,
-    max_seq_len, dtype …).
+    model: the path of a model (Hugging Face directory or GGUF file), which is converted and built into `cache_dir` the
+    first time; of a checkpoint, which is built there; or of an engine. cache_dir: by default `inflight` in
+    XDG_CACHE_HOME or ~/.cache. options: fields of inflight.serving_options.ServingOptions (enable_prefix_caching,
+    scheduler_policy, speculative_config …) and, unless `model` is an engine, of inflight.engine.config.BuildOptions
+    (max_batch_size, max_seq_len, dtype …), also in vLLM's words (max_num_seqs, max_model_len …).
 
     Methods may be called from several threads; their requests share one batch. Raises InflightError.
     """
 
-    def __init__(self, path: str | Path, *, cache_dir: str | Path | None = None, progress: bool = True, **options):
-        if not isinstance(path, (str, os.PathLike)):
-            raise InflightError(f"path is {path!r}; it must be a str or a Path")
-        serving_names = [field.name for field in fields(ServingOptions)]
-        serving = ServingOptions(**{name: options.pop(name) for name in serving_names if name in options})
-        self.engine_dir = engine_directory(Path(path), cache_dir, progress, **options)
+    def __init__(
+        self,
+        model: str | os.PathLike | None = None,
+        *,
+        cache_dir: str | os.PathLike | None = None,
+        progress: bool = True,
+        **options: Any,
+    ):
+        serving, build = split_options(options)
+        require_path("model", model)
+        if cache_dir is not None:
+            require_path("cache_dir", cache_dir)
+        require_flag("progress", progress)
+        try:
+            self.engine_dir = engine_directory(Path(model), cache_dir, progress, **build)
+        except InflightError as error:
+            raise in_words_of_llm(error) from None
         tokenizer_dir = self.engine_dir / "tokenizer"
         self.tokenizer = Tokenizer(tokenizer_dir)
         draft_dir = None
@@ -91,40 +113,60 @@ class LLM:
             draft_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache_dir, progress)
         self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_dir))
         self._info = self._manager.info
+        self._process = os.getpid()
         self._closed = False
 
     def generate(
         self,
         prompts: PromptLike | Sequence[PromptLike],
-        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        use_tqdm: bool = False,
         priority: float | Sequence[float] = _DEFAULT_PRIORITY,
-        progress: bool = False,
+        **unknown: Any,
     ) -> list[RequestOutput]:
         """Continues all prompts at once; outputs are in the order of the prompts.
 
         prompts: a text, a list of token ids, {"prompt": text}, {"prompt_token_ids": ids}, or a list of these.
-        sampling: one for all, or one for each prompt. priority: 0 to 1, one for all, or one for each; a larger one is
+        sampling_params: one for all, or one for each prompt. use_tqdm: draws a progress bar. priority: 0 to 1, one for all, or one for each; a larger one is
         scheduled earlier. A prompt that cannot be served raises, and the others are cancelled.
         """
-        return self._generate(list_prompts(prompts), sampling, priority, progress, add_special_tokens=True)
+        require_known_options("generate", unknown, _arguments(LLM.generate), _ADVICE)
+        return self._generate(list_prompts(prompts), sampling_params, priority, use_tqdm, add_special_tokens=True)
 
     def chat(
         self,
         messages: Messages | Sequence[Messages],
-        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        use_tqdm: bool = False,
         priority: float | Sequence[float] = _DEFAULT_PRIORITY,
-        progress: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> list[RequestOutput]:
-        """The assistant's answer to one conversation, [{"role": "user", "content": "…"}, …], or to each of several."""
-        prompts = [self.tokenizer.chat_prompt(conversation) for conversation in list_conversations(messages)]
-        return self._generate(prompts, sampling, priority, progress, add_special_tokens=False)
+        """The assistant's answer to one conversation, [{"role": "user", "content": "…"}, …], or to each of several.
+
+        tools: JSON schemas of functions that the template shows the model. chat_template: in place of the model's own.
+        chat_template_kwargs: more variables of the template, such as enable_thinking.
+        """
+        require_known_options("chat", unknown, _arguments(LLM.chat), _ADVICE)
+        variables = _template_variables(tools, chat_template, add_generation_prompt, chat_template_kwargs)
+        prompts = [self.tokenizer.chat_prompt(each, **variables) for each in list_conversations(messages)]
+        return self._generate(prompts, sampling_params, priority, use_tqdm, add_special_tokens=False)
 
     def beam_search(
-        self, prompts: PromptLike | Sequence[PromptLike], params: BeamSearchParams, *, progress: bool = False
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        params: BeamSearchParams,
+        *,
+        use_tqdm: bool = False,
+        **unknown: Any,
     ) -> list[BeamSearchOutput]:
         """The most likely continuations that a beam search finds of each prompt; prompts as for `generate`."""
+        require_known_options("beam_search", unknown, _arguments(LLM.beam_search), _ADVICE)
         if not isinstance(params, BeamSearchParams):
             raise InflightError(f"params is {params!r}; it must be BeamSearchParams")
         prompts = list_prompts(prompts)
@@ -133,7 +175,7 @@ class LLM:
             [params] * len(prompts),
             [_DEFAULT_PRIORITY] * len(prompts),
             lambda prompt, _: BeamSearchCollector(self.tokenizer, prompt.token_ids),
-            progress,
+            use_tqdm,
             add_special_tokens=True,
         )
         return [request.collector.output for request in requests]
@@ -141,9 +183,10 @@ class LLM:
     async def stream(
         self,
         prompt: PromptLike | Messages,
-        sampling: SamplingParams | None = None,
+        sampling_params: SamplingParams | None = None,
         *,
         priority: float = _DEFAULT_PRIORITY,
+        **unknown: Any,
     ) -> AsyncIterator[RequestOutput]:
         """Yields what one of the prompt's sequences gains, as it comes: outputs[0], whose `index` says which one. The
         texts of an index join to exactly what `generate` returns.
@@ -151,8 +194,9 @@ class LLM:
         prompt: a text, token ids, or a conversation's messages. A consumer that stops early, by `aclose` or by
         being cancelled, cancels the request.
         """
+        require_known_options("stream", unknown, _arguments(LLM.stream), _ADVICE)
         self._require_open()
-        (sampling,) = _for_each([prompt], "sampling", SamplingParams() if sampling is None else sampling)
+        (sampling,) = _for_each([prompt], "sampling_params", _or_default(sampling_params))
         (priority,) = _for_each([prompt], "priority", priority)
         is_chat = is_conversation(prompt)
         text = self.tokenizer.chat_prompt(prompt) if is_chat else prompt
@@ -166,7 +210,7 @@ class LLM:
             except RuntimeError:  # the event loop is closed: nobody reads on
                 self._cancel(request_id)
 
-        generation = Generation(self.tokenizer, sampling)
+        generation = Generation(self.tokenizer, sampling, encoded.token_ids)
         request_id = self._submit(encoded, sampling, priority, deliver, streaming=True)
         try:
             while not generation.finished:
@@ -178,6 +222,12 @@ class LLM:
                     yield _output(request_id, encoded, [piece], generation)
         finally:
             self._cancel(request_id)
+
+    def get_tokenizer(self) -> Tokenizer:
+        return self.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        return SamplingParams()
 
     def statistics(self) -> dict:
         """Requests, KV-cache blocks and tokens since the start: see inflight._native.BatchManager.statistics."""
@@ -203,17 +253,17 @@ class LLM:
     def _generate(
         self,
         prompts: list[PromptLike],
-        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
         priority: float | Sequence[float],
-        progress: bool,
+        use_tqdm: bool,
         add_special_tokens: bool,
     ) -> list[RequestOutput]:
         requests = self._run(
             prompts,
-            _for_each(prompts, "sampling", SamplingParams() if sampling is None else sampling),
+            _for_each(prompts, "sampling_params", _or_default(sampling_params)),
             _for_each(prompts, "priority", priority),
-            lambda _, params: GenerationCollector(self.tokenizer, params),
-            progress,
+            lambda prompt, params: GenerationCollector(self.tokenizer, params, prompt.token_ids),
+            use_tqdm,
             add_special_tokens,
         )
         return [
@@ -226,10 +276,11 @@ class LLM:
         params: list[Params],
         priorities: list[float],
         new_collector: Callable[[Prompt, Params], Collector],
-        progress: bool,
+        use_tqdm: bool,
         add_special_tokens: bool,
     ) -> list[_Request]:
         """Serves all prompts to their ends."""
+        require_flag("use_tqdm", use_tqdm)
         self._require_open()
         responses: queue.SimpleQueue = queue.SimpleQueue()
         requests: dict[int, _Request] = {}
@@ -249,7 +300,7 @@ class LLM:
                 requests[request_id] = _Request(request_id, encoded, new_collector(encoded, each_params))
 
             unfinished = len(requests)
-            with tqdm(total=unfinished, unit=" prompts", disable=not progress) as bar:
+            with tqdm(total=unfinished, unit=" prompts", disable=not use_tqdm) as bar:
                 while unfinished:
                     request_id, response = responses.get()
                     collector = requests[request_id].collector
@@ -285,6 +336,12 @@ class LLM:
         )
 
     def _require_open(self) -> None:
+        if self._process != os.getpid():
+            raise InflightError(
+                f"this LLM belongs to process {self._process}, which forked this one: make an LLM here, or start "
+                'processes with multiprocessing.get_context("spawn")',
+                "unavailable",
+            )
         if self._closed:
             raise InflightError("this LLM is closed", "unavailable")
 
@@ -299,7 +356,40 @@ class LLM:
 def _output(
     request_id: int, prompt: Prompt, outputs: list[CompletionOutput], source: Generation | GenerationCollector
 ) -> RequestOutput:
-    return RequestOutput(request_id, prompt.text, prompt.token_ids, outputs, source.finished, source.context_logits)
+    return RequestOutput(
+        request_id,
+        prompt.text,
+        prompt.token_ids,
+        outputs,
+        source.finished,
+        source.context_logits,
+        source.prompt_logprobs,
+    )
+
+
+def _or_default(sampling_params: Any) -> Any:
+    return SamplingParams() if sampling_params is None else sampling_params
+
+
+def _arguments(method: Callable) -> list[str]:
+    return [name for name in inspect.signature(method).parameters if name not in ("self", "unknown")]
+
+
+def _template_variables(
+    tools: Any, chat_template: Any, add_generation_prompt: Any, chat_template_kwargs: Any
+) -> dict[str, Any]:
+    """The keyword arguments of Tokenizer.chat_prompt."""
+    if tools is not None and not (is_list(tools) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise InflightError(f"tools is {tools!r}; it must be a list of JSON schemas, dicts")
+    if chat_template is not None:
+        require_text("chat_template", chat_template)
+    require_flag("add_generation_prompt", add_generation_prompt)
+    if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
+        raise InflightError(f"chat_template_kwargs is {chat_template_kwargs!r}; it must be a dict")
+    own = {"tools": tools, "chat_template": chat_template, "add_generation_prompt": add_generation_prompt}
+    if twice := own.keys() & (chat_template_kwargs or {}):
+        raise InflightError(f"chat_template_kwargs holds {', '.join(sorted(twice))}; give it as an argument of chat")
+    return {**own, **(chat_template_kwargs or {})}
 
 
 def _for_each(prompts: list, name: str, value: Any) -> list:

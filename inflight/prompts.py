@@ -54,7 +54,7 @@ def encode_prompt(prompt: PromptLike, tokenizer: Tokenizer, vocab_size: int, add
     for position, token in enumerate(prompt):
         if not is_integer(token) or not 0 <= token < vocab_size:
             raise InflightError(
-                f"input_ids holds {token!r} at position {position}; token ids of this model are 0 to {vocab_size - 1}"
+                f"prompt holds {token!r} at position {position}; token ids of this model are 0 to {vocab_size - 1}"
             )
     return Prompt(None, [int(token) for token in prompt])
 

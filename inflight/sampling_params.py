@@ -15,22 +15,51 @@ from inflight.argument_types import (
     require_texts,
 )
 from inflight.errors import InflightError
+from inflight.option_names import known_options_only
 from inflight.structured_outputs import StructuredOutputsParams
 from inflight.text import Tokenizer
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
+MAX_LOGPROBS = 20  # kMaxTopLogProbs of backend/engine/sampling_config.h
+
+_ADVICE = {
+    "best_of": "n sequences are returned, unranked",
+    "beam_width": "it is an option of BeamSearchParams, for LLM.beam_search",
+    "do_sample": "temperature=0 is greedy decoding",
+    "early_stopping": "it is an option of BeamSearchParams, for LLM.beam_search",
+    "extra_args": "there are none",
+    "flat_logprobs": "logprobs are a dict for each token",
+    "length_penalty": "it is an option of BeamSearchParams, for LLM.beam_search",
+    "logits_processors": "logit_bias, allowed_token_ids, bad_words and structured_outputs shape what is generated",
+    "max_new_tokens": "say max_tokens",
+    "min_length": "say min_tokens",
+    "num_beams": "LLM.beam_search takes BeamSearchParams(beam_width=…)",
+    "num_return_sequences": "say n",
+    "output_kind": "LLM.generate returns whole texts, LLM.stream pieces",
+    "random_seed": "say seed",
+    "spaces_between_special_tokens": "the tokenizer's own decoder says what stands between tokens",
+    "stop_sequences": "say stop",
+    "stop_words": "say stop",
+    "truncate_prompt_tokens": "cut the prompt's token ids before they are sent",
+    "use_beam_search": "call LLM.beam_search",
+}
+
+
+@known_options_only(_ADVICE)
 @dataclass(frozen=True)
 class SamplingParams:
     """The order of operations is that of backend/engine/sampling_config.h; ranges are checked when a request starts.
 
     n: sequences for each prompt, with seeds seed, seed + 1 … temperature: 0 is greedy decoding. top_k: 0 or -1 is all
-    tokens. max_tokens: None is as many as the engine holds. min_tokens: no end id and no stop string before. seed: None
+    tokens. min_p: drops tokens that are less likely than this share of the most likely one. max_tokens: None is as many as the engine holds. min_tokens: no end id and no stop string before. seed: None
     is another one for every request. stop: strings that end the text and are not part of it. stop_token_ids: end ids
     beside the model's own. bad_words: strings that are never generated, at the start of a word or not. logit_bias: of
-    token ids, added to their logits. logprobs: 0 returns the log-probability of each chosen token. ignore_eos: the
-    model's own end ids do not end the generation.
+    token ids, added to their logits. allowed_token_ids: no others are generated. logprobs: returns the log-probability of
+    each chosen token, and of as many of the most likely ones, at most 20; prompt_logprobs: the same of the prompt's
+    tokens, which are then never taken from the prefix cache. ignore_eos: the model's own end ids do not end the
+    generation. detokenize: False returns token ids without text.
     structured_outputs: what the text must look like; guided_decoding is its name in older programs.
     return_context_logits, return_generation_logits: the model's raw logits at every token of the prompt, which is then
     never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a token.
@@ -40,6 +69,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     max_tokens: int | None = 16
     min_tokens: int = 0
     repetition_penalty: float = 1.0
@@ -50,8 +80,11 @@ class SamplingParams:
     stop_token_ids: Sequence[int] = ()
     bad_words: Sequence[str] = ()
     logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: Sequence[int] | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     ignore_eos: bool = False
+    detokenize: bool = True
     skip_special_tokens: bool = True
     structured_outputs: StructuredOutputsParams | None = None
     guided_decoding: StructuredOutputsParams | None = None
@@ -64,6 +97,8 @@ class SamplingParams:
             raise InflightError(f"n is {self.n}; it must be at least 1")
         if not 0 < self.top_p <= 1:
             raise InflightError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if not 0 <= self.min_p <= 1:
+            raise InflightError(f"min_p is {self.min_p}; it must be in 0 to 1")
         if self.top_k < -1:
             raise InflightError(f"top_k is {self.top_k}; it must be positive, or 0 or -1 for all tokens")
         if self.max_tokens is not None and not 1 <= self.max_tokens < 2**31:
@@ -75,8 +110,12 @@ class SamplingParams:
                 raise InflightError(f"stop_token_ids holds {token}; token ids are 0 to 2^31 - 1")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise InflightError(f"seed is {self.seed}; it must be None or in 0 to 2^64 - 1")
-        if self.logprobs not in (None, 0):
-            raise InflightError(f"logprobs is {self.logprobs}; there is 0, the chosen token's alone, and None")
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MAX_LOGPROBS:
+                raise InflightError(f"{name} is {count}; it must be None or in 0 to {MAX_LOGPROBS}")
+        if self.stop_strings and not self.detokenize:
+            raise InflightError("stop needs the text: leave out detokenize=False, or use stop_token_ids")
         if "" in self.stop_strings or "" in self.bad_words:
             raise InflightError("stop and bad_words must not hold an empty string; leave it out")
         if self.structured_outputs is not None and self.guided_decoding is not None:
@@ -85,15 +124,25 @@ class SamplingParams:
             )
 
     def _check_types(self) -> None:
-        for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
             require_number(name, getattr(self, name))
         for name in ("n", "top_k", "min_tokens"):
             require_integer(name, getattr(self, name))
-        for name in ("max_tokens", "seed", "logprobs"):
+        for name in ("max_tokens", "seed", "logprobs", "prompt_logprobs"):
             require_integer(name, getattr(self, name), optional=True)
-        for name in ("ignore_eos", "skip_special_tokens", "return_context_logits", "return_generation_logits"):
+        for name in (
+            "ignore_eos",
+            "detokenize",
+            "skip_special_tokens",
+            "return_context_logits",
+            "return_generation_logits",
+        ):
             require_flag(name, getattr(self, name))
         require_integers("stop_token_ids", self.stop_token_ids)
+        if self.allowed_token_ids is not None:
+            require_integers("allowed_token_ids", self.allowed_token_ids)
+            if len(self.allowed_token_ids) == 0:
+                raise InflightError("allowed_token_ids is empty; leave it out to allow all tokens")
         require_texts("stop", [self.stop] if isinstance(self.stop, str) else self.stop)
         require_texts("bad_words", self.bad_words)
         if self.logit_bias is not None:
@@ -129,6 +178,7 @@ class SamplingParams:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": max(self.top_k, 0),
+            "min_p": self.min_p,
             "random_seed": secrets.randbits(64) if self.seed is None else self.seed,
             "repetition_penalty": self.repetition_penalty,
             "presence_penalty": self.presence_penalty,
@@ -138,22 +188,31 @@ class SamplingParams:
             "bad_words": [ids for word in self.bad_words for ids in _spellings(word, tokenizer)],
             "embedding_bias": self._embedding_bias(info.vocab_size),
             "return_log_probs": self.logprobs is not None,
+            "num_top_log_probs": self.logprobs,
             "guided_decoding": None if structure is None else structure.native_guide,
-            "return_context_logits": self.return_context_logits,
+            "return_context_logits": self.return_context_logits or self.prompt_logprobs is not None,
             "return_generation_logits": self.return_generation_logits,
         }
 
     def _embedding_bias(self, vocab_size: int) -> np.ndarray | None:
-        if not self.logit_bias:
+        if not self.logit_bias and self.allowed_token_ids is None:
             return None
         bias = np.zeros(vocab_size, np.float32)
-        for token, value in self.logit_bias.items():
-            if not 0 <= token < vocab_size:
-                raise InflightError(
-                    f"logit_bias holds token {token}; token ids of this model are 0 to {vocab_size - 1}"
-                )
+        for token, value in (self.logit_bias or {}).items():
+            _require_token("logit_bias", token, vocab_size)
             bias[token] = value
+        if self.allowed_token_ids is not None:
+            for token in self.allowed_token_ids:
+                _require_token("allowed_token_ids", token, vocab_size)
+            allowed = np.zeros(vocab_size, bool)
+            allowed[list(self.allowed_token_ids)] = True
+            bias[~allowed] = -np.inf
         return bias
+
+
+def _require_token(name: str, token: int, vocab_size: int) -> None:
+    if not 0 <= token < vocab_size:
+        raise InflightError(f"{name} holds token {token}; token ids of this model are 0 to {vocab_size - 1}")
 
 
 def _spellings(word: str, tokenizer: Tokenizer) -> list[list[int]]:

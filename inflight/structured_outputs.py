@@ -7,8 +7,10 @@ from typing import Any
 
 from inflight.argument_types import require_flag, require_text, require_texts
 from inflight.errors import InflightError
+from inflight.option_names import known_options_only
 
 
+@known_options_only({})
 @dataclass(frozen=True)
 class StructuredOutputsParams:
     """Exactly one of these.

@@ -133,16 +133,34 @@ class PyBatchManager {
     const auto last = std::move(manager_);
   }
 
+  // In a child that was forked: the manager's threads are not there, so that nothing could use or end it.
+  void abandon() {
+    new std::shared_ptr<BatchManager>(std::move(manager_));
+    is_abandoned_ = true;
+  }
+
  private:
   std::shared_ptr<BatchManager> open() const {
+    if (is_abandoned_) {
+      throw_error(ErrorCode::kUnavailable,
+                  "this BatchManager belongs to the process that forked this one: make another one here");
+    }
     if (!manager_) throw_error(ErrorCode::kUnavailable, "this BatchManager is closed");
     return manager_;
   }
 
   std::shared_ptr<BatchManager> manager_;
+  bool is_abandoned_ = false;
   std::shared_ptr<History<IterationStatistics>> iterations_;
   std::shared_ptr<History<RequestTimes>> ended_requests_;
 };
+
+// In a child that was forked, before it runs anything else.
+void abandon_all() {
+  for (PyBatchManager* manager : open_managers) manager->abandon();
+  open_managers.clear();
+  new std::vector<std::future<void>>(std::exchange(closings, {}));  // they would wait for threads that are not there
+}
 
 // Before the interpreter goes: no thread of ours may wait for the GIL after that.
 void close_all() {
@@ -192,6 +210,7 @@ retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")
       .def("__enter__", [](nb::object self) { return self; })
       .def("__exit__", [](PyBatchManager& self, const nb::args&) { self.close(); });
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(close_all));
+  nb::module_::import_("os").attr("register_at_fork")("after_in_child"_a = nb::cpp_function(abandon_all));
 }
 
 }  // namespace inflight::python

@@ -6,6 +6,7 @@ https://huggingface.co/docs/transformers/chat_templating
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.ext import Extension, loopcontrols
@@ -37,15 +38,19 @@ class ChatTemplate:
         messages: Sequence[Mapping],
         tools: Sequence[Mapping] | None = None,
         add_generation_prompt: bool = True,
+        **variables: Any,
     ) -> str:
-        """The prompt. Raises InflightError with the template's own message when it rejects the messages."""
+        """The prompt. variables: more that the template may use. Raises InflightError with the template's own message when it rejects the messages."""
         try:
             return self._template.render(
-                messages=messages,
-                tools=tools,
-                documents=None,  # transformers defines it for every template
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
+                {
+                    **self._special_tokens,
+                    "documents": None,  # transformers defines it for every template
+                    **variables,
+                    "messages": messages,
+                    "tools": tools,
+                    "add_generation_prompt": add_generation_prompt,
+                }
             )
         except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
             raise InflightError(f"{self._path}: the chat template rejects these messages: {error}") from error

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from inflight.errors import InflightError, cause
 from inflight.json_object import JsonObject
@@ -46,11 +47,21 @@ class Tokenizer:
         return self._detokenizers[skip_special_tokens]
 
     def chat_prompt(
-        self, messages: Sequence[Mapping], tools: Sequence[Mapping] | None = None, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping],
+        tools: Sequence[Mapping] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        **variables: Any,
     ) -> str:
         """The chat template's text for these messages, to be encoded with add_special_tokens=False: the template
-        writes the special tokens itself. messages: [{"role": "user", "content": "…"}, …]."""
-        return self.chat_template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        writes the special tokens itself. messages: [{"role": "user", "content": "…"}, …]. chat_template: in place of the
+        model's own. variables: more that the template may use, such as enable_thinking."""
+        if chat_template is None:
+            template = self.chat_template
+        else:
+            template = ChatTemplate(chat_template, self.special_tokens, "chat_template")
+        return template.render(messages, tools, add_generation_prompt, **variables)
 
     @cached_property
     def chat_template(self) -> ChatTemplate:

@@ -46,7 +46,7 @@ def test_an_engine_is_used_in_place(engine_dir, tmp_path):
 
 
 def test_an_unknown_option_is_named(tiny_directory, tmp_path):
-    with pytest.raises(InflightError, match="'max_batch' is no build option; there are max_batch_size"):
+    with pytest.raises(InflightError, match="no option max_batch; there are max_batch_size"):
         engine_directory(tiny_directory("llama-tied"), tmp_path, False, max_batch=2)
 
 

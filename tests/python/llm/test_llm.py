@@ -2,6 +2,7 @@ import asyncio
 import time
 
 import pytest
+from logprobs_of import chosen_logprobs
 
 from inflight.errors import InflightError
 from inflight.llm import LLM, SamplingParams
@@ -57,7 +58,7 @@ def test_every_prompt_may_have_its_own_sampling(llm):
     sampling = [SamplingParams(temperature=0, max_tokens=length, ignore_eos=True) for length in (3, 7)]
     outputs = llm.generate(["a", "b"], sampling)
     assert [len(output.outputs[0].token_ids) for output in outputs] == [3, 7]
-    with pytest.raises(InflightError, match="3 prompts and 2 values of sampling"):
+    with pytest.raises(InflightError, match="3 prompts and 2 values of sampling_params"):
         llm.generate(["a", "b", "c"], sampling)
 
 
@@ -70,7 +71,9 @@ def test_a_stream_joins_to_the_text_that_is_not_streamed(llm, prompt):
     assert tokens_of(pieces) == whole.outputs[0].token_ids
     assert [value for piece in pieces for value in piece.outputs[0].logprobs] == whole.outputs[0].logprobs
     assert [piece.finished for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert pieces[-1].outputs[0].cumulative_logprob == pytest.approx(sum(whole.outputs[0].logprobs), rel=1e-5)
+    assert pieces[-1].outputs[0].cumulative_logprob == pytest.approx(
+        sum(chosen_logprobs(whole.outputs[0])), rel=1e-5
+    )
 
 
 def test_many_streams_at_once_are_each_their_own(llm):
@@ -172,7 +175,7 @@ def test_a_prompt_that_cannot_be_served_is_named_and_the_others_are_cancelled(ll
 
 @pytest.mark.parametrize("token", [-1, 480, 2**31, -(2**40)])
 def test_token_ids_outside_of_the_vocabulary_are_named(llm, token):
-    with pytest.raises(InflightError, match=f"input_ids holds {token} at position 1; token ids .* are 0 to 479"):
+    with pytest.raises(InflightError, match=f"prompt holds {token} at position 1; token ids .* are 0 to 479"):
         llm.generate([1, token], GREEDY)
 
 
@@ -186,7 +189,7 @@ def test_token_ids_outside_of_the_vocabulary_are_named(llm, token):
         ({"min_tokens": 2**31}, "min_tokens is 2147483648"),
         ({"stop_token_ids": [1, 2**31]}, "stop_token_ids holds 2147483648"),
         ({"seed": -1}, "seed is -1"),
-        ({"logprobs": 5}, "logprobs is 5"),
+        ({"logprobs": 21}, "logprobs is 21"),
         ({"stop": [""]}, "empty string"),
         ({"bad_words": "word"}, "bad_words is 'word'; it must be a list of strings"),
         ({"max_tokens": "5"}, "max_tokens is '5'; it must be None or an integer"),
@@ -214,20 +217,23 @@ def test_sampling_that_makes_no_sense_is_refused(sampling, message):
         (lambda llm: llm.generate(5), "prompts is 5; it must be a text"),
         (lambda llm: llm.generate(b"a"), "prompts is b'a'"),
         (lambda llm: llm.generate(["a", None]), "prompt 1: prompt is None; it must be a text or a list of token ids"),
-        (lambda llm: llm.generate([1, "a"]), "input_ids holds 'a' at position 1"),
+        (lambda llm: llm.generate([1, "a"]), "prompt holds 'a' at position 1"),
         (lambda llm: llm.generate("a\ud800"), r"prompt is not valid Unicode text: .*'\\ud800' at position 1"),
-        (lambda llm: llm.generate("a", 5), "sampling is 5; it must be SamplingParams"),
-        (lambda llm: llm.generate("a", [None]), r"sampling is \[None\]"),
+        (lambda llm: llm.generate("a", 5), "sampling_params is 5; it must be SamplingParams"),
+        (lambda llm: llm.generate("a", [None]), r"sampling_params is \[None\]"),
         (lambda llm: llm.chat(5), "messages is 5; it must be a list of"),
         (lambda llm: llm.chat([{"role": "user", "content": "a"}, 5]), "messages is "),
         (lambda llm: asyncio.run(read(llm.stream(5))), "prompt is 5"),
-        (lambda llm: asyncio.run(read(llm.stream("a", [SamplingParams()] * 2))), "1 prompts and 2 values of sampling"),
+        (
+            lambda llm: asyncio.run(read(llm.stream("a", [SamplingParams()] * 2))),
+            "1 prompts and 2 values of sampling_params",
+        ),
         (lambda llm: llm.generate({"text": "a"}), "prompt is {'text': 'a'}; a dict must be"),
         (lambda llm: llm.generate("a", priority="high"), "priority is 'high'; it must be a number"),
         (lambda llm: llm.generate(["a", "b"], priority=[1]), "2 prompts and 1 values of priority"),
         (lambda llm: llm.beam_search("a", SamplingParams()), "params is SamplingParams.*; it must be BeamSearchParams"),
-        (lambda llm: asyncio.run(read(llm.stream("a", {"max_tokens": 5}))), "sampling is {'max_tokens': 5}"),
-        (lambda llm: LLM(5), "path is 5; it must be a str or a Path"),
+        (lambda llm: asyncio.run(read(llm.stream("a", {"max_tokens": 5}))), "sampling_params is {'max_tokens': 5}"),
+        (lambda llm: LLM(5), "model is 5; it must be a str or a Path"),
         (lambda llm: LLM(llm.engine_dir, num_threads="all"), "num_threads is 'all'; it must be an integer"),
     ],
 )
