@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "triton/errors.h"
+#include "triton/unknown_parameters.h"
 
 namespace inflight::triton {
 namespace {
@@ -35,10 +36,12 @@ RequestParameters read_request_parameters(TRITONBACKEND_Request* request) {
     TRITONSERVER_ParameterType type;
     const void* value;
     check(TRITONBACKEND_RequestParameter(request, i, &name, &type, &value));
-    if (name == std::string_view("request_priority")) {
+    if (name == std::string_view(kRequestPriority)) {
       parameters.priority = static_cast<float>(read_number(name, type, value));
-    } else if (name == std::string_view("timeout")) {
+    } else if (name == std::string_view(kTimeout)) {
       parameters.timeout = read_timeout(read_number(name, type, value));
+    } else {
+      refuse_near_miss(name);
     }
   }
   uint64_t timeout;

@@ -7,6 +7,10 @@
 
 namespace inflight::triton {
 
+inline constexpr const char* kRequestPriority = "request_priority";
+inline constexpr const char* kTimeout = "timeout";
+inline constexpr const char* kRequestParameters[] = {kRequestPriority, kTimeout};
+
 // What a request says beside its tensors.
 struct RequestParameters {
   // The request parameter `request_priority`, a number; checked by the batch manager. (Triton hands its own `priority`
@@ -17,7 +21,7 @@ struct RequestParameters {
   std::optional<std::chrono::microseconds> timeout;
 };
 
-// Throws kInvalidArgument naming a parameter that cannot be read. Others than those above are not looked at.
+// Throws kInvalidArgument naming a parameter that cannot be read, or that looks like a misspelled one.
 RequestParameters read_request_parameters(TRITONBACKEND_Request* request);
 
 }  // namespace inflight::triton

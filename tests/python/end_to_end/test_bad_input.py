@@ -49,6 +49,11 @@ TEXT_CASES = {
         "guided_decoding: regex",
     ),
     "priority above 1": ({"request_priority": 7}, "priority is 7"),
+    "misspelled field": ({"temprature": 0.5}, '"temprature"; did you mean temperature?'),
+    "misspelled max_tokens": ({"max_tokens": LEFT_OUT, "max_token": 4}, "max_tokens"),
+    "misspelled parameter": ({"parameters": {"repitition_penalty": 1.5}}, "did you mean repetition_penalty?"),
+    "name of another model's input": ({"runtime_top_k": 5}, '"runtime_top_k" is no input of the model that was asked'),
+    "misspelled timeout": ({"time_out": 1000000}, "did you mean timeout?"),
 }
 
 
@@ -72,6 +77,13 @@ def test_text_request_in_a_stream(changes, named, model, tiny_server):
         tiny_server.http_port, f"/v2/models/{model}/generate_stream", {**with_changes(GOOD, changes), "stream": True}
     )
     assert named in answer.error
+
+
+def test_a_field_that_resembles_none_is_ignored_and_logged_once(tiny_server):
+    request = {**GOOD, "favorite_color": "blue"}
+    answers = {http_client.generate(tiny_server.http_port, request)["text_output"] for _ in range(3)}
+    assert answers == {http_client.generate(tiny_server.http_port, GOOD)["text_output"]}
+    assert tiny_server.log_file.read_text().count('"favorite_color\\" is not known') == 1
 
 
 ID_CASES = {
