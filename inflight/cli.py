@@ -1,4 +1,4 @@
-"""The `inflight` command: convert, build, repo. Each subcommand's module is imported when it is used."""
+"""The `inflight` command: convert, build, check, repo. Each subcommand's module is imported when it is used."""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "convert": ("inflight.checkpoint.command", "Hugging Face directory or GGUF file → checkpoint"),
     "build": ("inflight.engine.command", "checkpoint → engine, after printing the memory plan"),
+    "check": ("inflight.engine.check_command", "whether the files of an engine or a checkpoint are undamaged"),
     "repo": ("inflight.repository.command", "engine → Triton model repository"),
 }
 

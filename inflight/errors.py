@@ -15,7 +15,7 @@ class InflightError(Exception):
         self.code = code
 
 
-def cause(error: BaseException) -> str:
+def cause(error: BaseException | str) -> str:
     """What another library's exception says, on one line of a readable length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_CAUSE else text[:_LONGEST_CAUSE] + " …"

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "common/error.h"
 
@@ -113,7 +114,14 @@ std::map<std::string, TensorView> parse(const std::filesystem::path& path, std::
   }
 
   const char* header = reinterpret_cast<const char*>(file.data()) + kLengthBytes;
-  const json entries = json::parse(header, header + header_bytes, nullptr, /*allow_exceptions=*/false);
+  std::set<std::string> names;
+  const auto refuse_repeated_names = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (event == json::parse_event_t::key && depth == 1 && !names.insert(parsed.get<std::string>()).second) {
+      throw_invalid(path, "tensor '", parsed.get<std::string>(), "' is there twice");
+    }
+    return true;
+  };
+  const json entries = json::parse(header, header + header_bytes, refuse_repeated_names, /*allow_exceptions=*/false);
   if (!entries.is_object()) throw_invalid(path, "its header is not a JSON object");
 
   const std::span<const std::byte> data = file.subspan(kLengthBytes + header_bytes);

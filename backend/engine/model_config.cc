@@ -184,6 +184,7 @@ ModelConfig parse_model(const Fields& fields) {
   }
 
   model.norm_epsilon = static_cast<float>(fields.positive("norm_epsilon"));
+  if (model.norm_epsilon >= 1) fields.fail(ErrorCode::kInvalidArgument, "norm_epsilon", "must be below 1");
   fields.expect("hidden_act", "silu");
   model.tie_word_embeddings = fields.boolean("tie_word_embeddings");
   model.qkv_bias = fields.boolean("qkv_bias");

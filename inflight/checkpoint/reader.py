@@ -23,6 +23,11 @@ class StoredMatrix:
     columns: int
     type: MatrixType
 
+    def tensor_names(self) -> list[str]:
+        """Its tensors in the file."""
+        suffixes = ["weight"] + ["scale"] * self.type.is_quantized + ["minimum"] * self.type.has_minimum
+        return [f"{self.name}.{suffix}" for suffix in suffixes]
+
 
 class CheckpointReader:
     """What `inflight convert` wrote; weights are mapped, not read.
@@ -39,8 +44,20 @@ class CheckpointReader:
             self._describe(name, rows, columns)
             for name, (rows, columns) in canonical.matrix_shapes(self.config).items()
         ]
-        for name, size in canonical.vector_sizes(self.config).items():
+        vectors = canonical.vector_sizes(self.config)
+        for name, size in vectors.items():
             self._expect(name, ("F32",), (size,))
+        self._file.expect_names([*(name for stored in self.matrices for name in stored.tensor_names()), *vectors])
+
+    def verify(self) -> None:
+        """Raises InflightError naming the first tensor whose bytes are not those that were written."""
+        for name in self._file.names():
+            self._file.verify(name)
+
+    def verify_matrix(self, stored: StoredMatrix) -> None:
+        """The same for one matrix."""
+        for name in stored.tensor_names():
+            self._file.verify(name)
 
     def matrix(self, stored: StoredMatrix, start: int = 0, stop: int | None = None) -> Matrix:
         """Rows of a matrix, as views of the mapped file."""
@@ -56,7 +73,8 @@ class CheckpointReader:
         )
 
     def vector(self, name: str) -> np.ndarray:
-        """A norm weight or bias: float32 [size]."""
+        """A norm weight or bias: float32 [size]. Raises InflightError where it is not what was written."""
+        self._file.verify(name)
         return self._file.tensor(name)
 
     def _describe(self, name: str, rows: int, columns: int) -> StoredMatrix:

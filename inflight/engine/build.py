@@ -15,6 +15,7 @@ from inflight.checkpoint.matrix import Matrix, MatrixType
 from inflight.checkpoint.reader import CheckpointReader, StoredMatrix
 from inflight.checkpoint.safetensors import SafetensorsWriter
 from inflight.checkpoint.weight_types import embedding_type, linear_type
+from inflight.engine.check import check_engine
 from inflight.engine.config import FORMAT, BuildOptions, EngineConfig
 from inflight.engine.machine import available_memory
 from inflight.engine.plan import Machine, MemoryPlan, make_plan
@@ -54,6 +55,7 @@ def build_engine(
         _write_weights(stage / "rank0.safetensors", reader, _target_types(reader, options), progress)
         shutil.copytree(tokenizer, stage / "tokenizer")
         config.save(stage)
+        check_engine(stage)
     return config
 
 
@@ -93,6 +95,7 @@ def _write_weights(path: Path, reader: CheckpointReader, types: dict[str, Matrix
     with SafetensorsWriter(path, names) as writer, bar:
         # Blobs first: each is a multiple of 64 bytes long, so that all of them lie at such multiples
         for stored in reader.matrices:
+            reader.verify_matrix(stored)
             matrix = _converted(reader, stored, types[stored.name])
             blob = pack_matrix(
                 matrix.type.dtype,

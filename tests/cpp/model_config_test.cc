@@ -87,6 +87,7 @@ TEST(every_wrong_field_is_named_with_its_file) {
   rejects("/pretrained_config/head_size", INT32_MAX - 1, kInvalid, "pretrained_config.head_size");
   rejects("/pretrained_config/num_key_value_heads", 4, kInvalid, "must divide num_attention_heads, 6");
   rejects("/pretrained_config/norm_epsilon", -1, kInvalid, "pretrained_config.norm_epsilon is -1");
+  rejects("/pretrained_config/norm_epsilon", 2, kInvalid, "pretrained_config.norm_epsilon must be below 1");
   rejects("/pretrained_config/hidden_act", "gelu", kUnsupported, "pretrained_config.hidden_act is \"gelu\"");
   rejects("/pretrained_config/qk_norm", 1, kInvalid, "pretrained_config.qk_norm is 1");
   rejects("/pretrained_config/layer_windows", {0}, kInvalid, "pretrained_config.layer_windows has 1 entries");

@@ -75,6 +75,8 @@ TEST(headers_that_contradict_themselves_are_errors) {
   rejects(R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]})", 8, "gap at byte 0");
   rejects(R"("a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"I8","shape":[2],"data_offsets":[1,3]})",
           3, "overlap");
+  rejects(R"("a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]},"a":{"dtype":"I8","shape":[2],"data_offsets":[0,2]})",
+          2, "'a' is there twice");
   rejects(R"("a":{"dtype":"F32","shape":[9223372036854775807,2],"data_offsets":[0,4]})", 4, "overflows");
 }
 

@@ -24,9 +24,16 @@ Weights::Weights(const std::filesystem::path& file, const ModelConfig& config) :
   }
   final_layernorm = vector("transformer.ln_f.weight", config.hidden_size);
   lm_head = config.tie_word_embeddings ? vocab_embedding : matrix("lm_head", config.vocab_size, config.hidden_size);
+  for (const auto& [name, tensor] : file_.tensors()) {
+    if (!read_.count(name)) {
+      throw_error(ErrorCode::kInvalidArgument, file.string(), ": holds tensor '", name,
+                  "', which config.json does not ask for; rebuild the engine with `inflight build`");
+    }
+  }
 }
 
-std::span<const float> Weights::vector(const std::string& name, int64_t size) const {
+std::span<const float> Weights::vector(const std::string& name, int64_t size) {
+  read_.insert(name);
   const TensorView& tensor = file_.tensor(name);
   if (tensor.dtype != "F32" || tensor.shape != std::vector<int64_t>{size}) {
     throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", name, "' must be F32 of ", size,
@@ -39,8 +46,9 @@ std::span<const float> Weights::vector(const std::string& name, int64_t size) co
   return {reinterpret_cast<const float*>(tensor.data.data()), static_cast<size_t>(size)};
 }
 
-PackedMatrix Weights::matrix(const std::string& name, int64_t rows, int64_t columns) const {
+PackedMatrix Weights::matrix(const std::string& name, int64_t rows, int64_t columns) {
   const std::string full_name = name + ".weight";
+  read_.insert(full_name);
   const PackedMatrix result(file_.tensor(full_name).data, concat(file_.path().string(), ": ", full_name));
   if (result.rows() != rows || result.columns() != columns) {
     throw_error(ErrorCode::kInvalidArgument, file_.path().string(), ": tensor '", full_name, "' is [", result.rows(),
@@ -50,7 +58,7 @@ PackedMatrix Weights::matrix(const std::string& name, int64_t rows, int64_t colu
   return result;
 }
 
-LinearWeights Weights::linear(const std::string& name, int64_t rows, int64_t columns, bool has_bias) const {
+LinearWeights Weights::linear(const std::string& name, int64_t rows, int64_t columns, bool has_bias) {
   return {matrix(name, rows, columns), has_bias ? vector(name + ".bias", rows) : std::span<const float>{}};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct LayerWeights {
 };
 
 // An engine's rank{r}.safetensors, mapped and used in place. Throws Error naming the file and the tensor
-// for one that is missing or does not have the shape that the config asks for.
+// for one that is missing, that does not have the shape that the config asks for, or that the config does not ask for.
 class Weights {
  public:
   Weights(const std::filesystem::path& file, const ModelConfig& config);
@@ -38,11 +39,12 @@ class Weights {
   PackedMatrix lm_head;                    // [vocab, hidden]; vocab_embedding when tied
 
  private:
-  std::span<const float> vector(const std::string& name, int64_t size) const;
-  PackedMatrix matrix(const std::string& name, int64_t rows, int64_t columns) const;
-  LinearWeights linear(const std::string& name, int64_t rows, int64_t columns, bool has_bias) const;
+  std::span<const float> vector(const std::string& name, int64_t size);
+  PackedMatrix matrix(const std::string& name, int64_t rows, int64_t columns);
+  LinearWeights linear(const std::string& name, int64_t rows, int64_t columns, bool has_bias);
 
   SafetensorsFile file_;
+  std::set<std::string> read_;  // names of the tensors that the model is made of
 };
 
 }  // namespace inflight::cpu

@@ -93,6 +93,13 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (file_of({"w": {**ENTRY, "dtype": ["F32"]}}, bytes(8)), "malformed header entry of tensor w"),
         (file_of(b"[" * 100_000), "its header is not JSON"),
         (file_of({"w": 3}, bytes(8)), "malformed header entry of tensor w"),
+        (file_of({"w": ENTRY}, bytes(9)), "its tensors end at byte"),
+        (file_of({"w": {**ENTRY, "data_offsets": [1, 9]}}, bytes(9)), "tensor w begins at byte"),
+        (file_of({"w": ENTRY, "v": {**ENTRY, "data_offsets": [4, 12]}}, bytes(12)), "tensor v begins at byte"),
+        (file_of(b'{"w":%b,"w":%b}' % ((json.dumps(ENTRY).encode(),) * 2), bytes(8)), "'w' is there twice"),
+        (file_of({"w": {**ENTRY, "shape": [2, True]}}, bytes(8)), "malformed header entry of tensor w"),
+        (file_of({"__metadata__": {"a": 1}}), "__metadata__ of its header is not an object of strings"),
+        (file_of({"__metadata__": {"a": "crc32:x"}}), "the checksum of tensor a is 'crc32:x'"),
         (file_of({"w": {"dtype": "F32"}}, bytes(8)), "malformed header entry of tensor w"),
     ],
 )
@@ -102,6 +109,33 @@ def test_refuses_what_is_no_safetensors_file(data, message, tmp_path):
     with pytest.raises(InflightError) as error:
         SafetensorsReader(path)
     assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    write(tmp_path / "x.safetensors")
+    content = bytearray((tmp_path / "x.safetensors").read_bytes())
+    reader = SafetensorsReader(tmp_path / "x.safetensors")
+    reader.expect_names(TENSORS)
+    for name in TENSORS:
+        reader.verify(name)
+    content[reader.info("half").start] ^= 1
+    (tmp_path / "x.safetensors").write_bytes(content)
+    damaged = SafetensorsReader(tmp_path / "x.safetensors")
+    damaged.verify("a")
+    with pytest.raises(InflightError, match="x.safetensors is damaged: tensor half has the checksum"):
+        damaged.verify("half")
+
+
+def test_names_are_those_that_were_written(tmp_path):
+    write(tmp_path / "x.safetensors")
+    reader = SafetensorsReader(tmp_path / "x.safetensors")
+    with pytest.raises(InflightError, match="has no tensor b"):
+        reader.expect_names([*TENSORS, "b"])
+    with pytest.raises(InflightError, match="holds tensor half, which its config.json does not call for"):
+        reader.expect_names(TENSORS.keys() - {"half"})
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    with pytest.raises(InflightError, match="has no checksum of tensor a: it was written by another tool"):
+        SafetensorsReader(tmp_path / "x.safetensors").expect_names(TENSORS)
 
 
 def test_names_missing_files_and_tensors(tmp_path):

@@ -141,6 +141,12 @@ def replace_tensor(checkpoint, name, change):
     save_file(tensors if changed is None else tensors | {name: changed}, path)
 
 
+def flip_bit(path, name):
+    content = bytearray(path.read_bytes())
+    content[SafetensorsReader(path).info(name).start + 5] ^= 0x10
+    path.write_bytes(content)
+
+
 def truncate(checkpoint):
     path = checkpoint / "rank0.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -174,6 +180,10 @@ QKV = "transformer.layers.1.attention.qkv.weight"
             lambda c: replace_tensor(c, QKV, lambda w: w.astype("int8")),
             "has no tensor transformer.layers.1.attention.qkv.scale",
         ),
+        (lambda c: flip_bit(c / "rank0.safetensors", QKV), f"rank0.safetensors is damaged: tensor {QKV}"),
+        (lambda c: edit_config(c, norm_epsilon=2), "norm_epsilon is 2; expected a number above 0 and below 1"),
+        (lambda c: edit_config(c, tie_word_embeddings=True), "holds tensor lm_head.weight"),
+        (lambda c: edit_config(c, num_hidden_layers=2**40), "num_hidden_layers is 1099511627776; expected an integer"),
         (lambda c: replace_tensor(c, "transformer.ln_f.weight", lambda w: w.astype("float16")), "asks for F32 [64]"),
     ],
 )
