@@ -70,8 +70,8 @@ def convert_checkpoint(
     Args:
         source: a Hugging Face directory with safetensors weights, or a GGUF file.
         out: directory to make; an earlier checkpoint there is replaced.
-        dtype: type of all matrices. "auto" keeps each one's own (GGUF's Q4_0, Q4_1, Q4_K and Q8_0 without
-            loss; Q5_K and Q6_K as int8 in groups of 32). "int8" is per channel from floating point. "int4"
+        dtype: type of all matrices. "auto" keeps each one's own (GGUF's integers without loss where they have a
+            scale of 16 or 32 columns; others as int8 in groups of 32, see gguf_blocks). "int8" is per channel from floating point. "int4"
             leaves embedding and lm_head at int8 in groups of 32. See weight_types.
         progress: draws a progress bar on stderr.
         group_size: columns that share a scale and a minimum in "int4" from wider sources.
@@ -161,6 +161,7 @@ def _write_matrix(writer: SafetensorsWriter, matrix: OutputMatrix, bar: tqdm) ->
             stop = min(start + step, part.shape[0])
             try:
                 rows = part.read(start, stop).convert(matrix.type)
+                rows.check_scales()
             except InflightError as error:
                 raise InflightError(f"{part.name}.weight, rows {start} to {stop}: {error}") from error
             weight.write(rows.data)

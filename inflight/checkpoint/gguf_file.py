@@ -16,6 +16,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from inflight.errors import InflightError
+from inflight.fields import Fields
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -78,25 +79,41 @@ class GgufFile:
         self.metadata: dict[str, Any] = {}
         for _ in range(metadata_count):
             key = self._string()
+            if key in self.metadata:
+                raise InflightError(f"{self.path} is damaged: metadata key {key} is there twice")
             self.metadata[key] = self._value(self._number("<I"))
         self.tensors = self._read_tensors(tensor_count)
 
     def _read_tensors(self, count: int) -> dict[str, GgufTensor]:
-        entries = []
+        entries: dict[str, tuple[tuple[int, ...], int, int]] = {}
         for _ in range(count):
             name = self._string()
+            if name in entries:
+                raise InflightError(f"{self.path} is damaged: tensor {name} is there twice")
             dimensions = self._number("<I")
             if not 1 <= dimensions <= _MAX_DIMENSIONS:
                 raise InflightError(f"{self.path}: tensor {name} has {dimensions} dimensions; expected 1 to 4")
             shape = tuple(self._number("<Q") for _ in range(dimensions))[::-1]
-            entries.append((name, shape, self._number("<I"), self._number("<Q")))
-        alignment = self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 1:
-            raise InflightError(f"{self.path}: general.alignment is {alignment!r}; expected a positive integer")
+            if 0 in shape:
+                raise InflightError(f"{self.path}: tensor {name} of shape {list(shape)} is empty")
+            entries[name] = (shape, self._number("<I"), self._number("<Q"))
+        fields = Fields(self.metadata, str(self.path))
+        alignment = fields.integer("general.alignment", minimum=1, default=_DEFAULT_ALIGNMENT)
+        if alignment & (alignment - 1):
+            fields.fail("general.alignment", "a power of two")
         data_start = -(-self._position // alignment) * alignment
-        return {entry[0]: self._tensor(data_start, *entry) for entry in entries}
+        tensors, end = {}, 0
+        for name, (shape, type_code, offset) in entries.items():
+            # As llama.cpp has it: each tensor where the one before it ends, so that none overlap
+            if offset != end:
+                raise InflightError(
+                    f"{self.path} is damaged: tensor {name} begins at byte {offset} of the data; expected {end}"
+                )
+            tensors[name] = self._tensor(data_start + offset, name, shape, type_code)
+            end += -(-tensors[name].data.size // alignment) * alignment
+        return tensors
 
-    def _tensor(self, data_start: int, name: str, shape: tuple[int, ...], type_code: int, offset: int) -> GgufTensor:
+    def _tensor(self, start: int, name: str, shape: tuple[int, ...], type_code: int) -> GgufTensor:
         try:
             tensor_type = GGMLQuantizationType(type_code)
         except ValueError as error:
@@ -108,7 +125,6 @@ class GgufFile:
                 f"{tensor_type.name} needs a multiple of {block_size}"
             )
         rows, row_bytes = math.prod(shape[:-1]), shape[-1] // block_size * block_bytes
-        start = data_start + offset
         if start + rows * row_bytes > self._size:
             raise InflightError(
                 f"{self.path} is truncated: tensor {name} ends at byte {start + rows * row_bytes}, "

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inflight.checkpoint import gguf_config, gguf_tokenizer
+from inflight.checkpoint import gguf_config
 from inflight.checkpoint.gguf_blocks import MATRIX_TYPES, decode_rows
 from inflight.checkpoint.gguf_file import GgufFile, GgufTensor
+from inflight.checkpoint.gguf_tokenizer import TokenizerMetadata, save_tokenizer
 from inflight.checkpoint.huggingface_tokenizer import check_tokenizer
 from inflight.checkpoint.matrix import Matrix
 from inflight.checkpoint.source import SourceMatrix
@@ -35,7 +36,9 @@ class GgufSource:
 
     def __init__(self, path: Path):
         self._file = GgufFile(path)
-        self.config = gguf_config.load_config(self._file, self._most_common_dtype())
+        gguf_config.architecture_of(self._file)  # before the tokenizer, which may be of a kind that is not read here
+        self._tokenizer = TokenizerMetadata(self._file)
+        self.config = gguf_config.load_config(self._file, self._tokenizer.special, self._most_common_dtype())
 
     def part_name(self, layer: int, part: str) -> str:
         return f"blk.{layer}.{_PARTS[part]}"
@@ -68,7 +71,7 @@ class GgufSource:
             )
 
     def save_tokenizer(self, directory: Path) -> None:
-        gguf_tokenizer.save_tokenizer(self._file, directory)
+        save_tokenizer(self._tokenizer, directory)
         check_tokenizer(directory, self.config.vocab_size)
 
     def _row_order(self, name: str, rows: int) -> np.ndarray | None:

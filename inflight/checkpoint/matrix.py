@@ -67,6 +67,8 @@ class Matrix:
         """
         if self.type == target:
             return self
+        if 0 < target.group_size < self.type.group_size and self.type.group_size % target.group_size == 0:
+            return self._split(target.group_size).convert(target)
         if self.type.dtype == "int4" and target.group_size == self.type.group_size and self.minimum is None:
             if target.dtype == "int4":
                 return Matrix(target, self.data, self.scale, self.scale * np.float32(-8))
@@ -81,6 +83,20 @@ class Matrix:
         if target.dtype == "float16":
             return Matrix(target, _float32_to_float16(values))
         return quantize(values, target)
+
+    def check_scales(self) -> None:
+        """Raises InflightError when a scale or minimum is not finite."""
+        if not all(np.isfinite(values).all() for values in (self.scale, self.minimum) if values is not None):
+            raise InflightError("the scales of the weights hold NaN or infinity")
+
+    def _split(self, group_size: int) -> "Matrix":
+        """The same values in smaller groups."""
+
+        def repeated(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values.repeat(self.type.group_size // group_size, axis=1)
+
+        smaller = MatrixType(self.type.dtype, group_size, self.type.has_minimum)
+        return Matrix(smaller, self.data, repeated(self.scale), repeated(self.minimum))
 
 
 def widest(types: list[MatrixType]) -> MatrixType:
@@ -141,5 +157,6 @@ def _float32_to_float16(values: np.ndarray) -> np.ndarray:
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.where(scale > 0, np.float32(1) / scale, np.float32(0))
+    """1 / scale, and 0 where that is no float32."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(scale > np.finfo(np.float32).tiny, np.float32(1) / scale, np.float32(0))

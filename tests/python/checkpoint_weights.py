@@ -5,6 +5,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from inflight.checkpoint.config import ModelConfig
+from inflight.checkpoint.convert import convert_checkpoint
+
+
+def convert(source: Path, tmp_path: Path, **options) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    """Converts to tmp_path/out, and loads that."""
+    config = convert_checkpoint(source, tmp_path / "out", progress=False, **options)
+    return config, load(tmp_path / "out")
+
 
 def load(directory: Path) -> dict[str, torch.Tensor]:
     """Every tensor of rank0.safetensors; quantized matrices dequantized as docs/architecture.md says."""

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType as GgmlType
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 MODULES = {
     "self_attn.q_proj": "attn_q",
@@ -23,6 +25,31 @@ MODULES = {
 OTHERS = {"model.embed_tokens.": "token_embd.", "model.norm.": "output_norm.", "lm_head.": "output."}
 
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+
+# K-quants come in blocks of 256 columns
+SIZE = dict(
+    vocab_size=320,
+    hidden_size=256,
+    intermediate_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    tie_word_embeddings=False,
+)
+CONFIGS = {
+    "llama": LlamaConfig(**SIZE),
+    "llama-tied": LlamaConfig(**{**SIZE, "tie_word_embeddings": True}),
+    "llama-biases": LlamaConfig(**SIZE, attention_bias=True, mlp_bias=True),
+    "qwen2": Qwen2Config(**SIZE),
+    "qwen3": Qwen3Config(**SIZE, head_dim=128),
+}
+
+
+def make(name: str):
+    """The transformers model of one of CONFIGS, the same weights at every call."""
+    torch.manual_seed(len(name))
+    return AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32)
 
 
 def gguf_name(name: str) -> str:

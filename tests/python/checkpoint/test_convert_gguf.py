@@ -1,66 +1,20 @@
 """GGUF file → checkpoint: quantized weights without loss, metadata as transformers reads it."""
 
-import struct
-
 import checkpoint_weights
 import gguf
 import gguf_models
 import numpy as np
 import pytest
 import torch
+from checkpoint_weights import convert
 from gguf import GGMLQuantizationType as GgmlType
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from inflight.checkpoint.convert import convert_checkpoint
 from inflight.errors import InflightError
 
-# K-quants come in blocks of 256 columns
-SIZE = dict(
-    vocab_size=320,
-    hidden_size=256,
-    intermediate_size=256,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=128,
-    tie_word_embeddings=False,
-)
-CONFIGS = {
-    "llama": LlamaConfig(**SIZE),
-    "llama-tied": LlamaConfig(**{**SIZE, "tie_word_embeddings": True}),
-    "llama-biases": LlamaConfig(**SIZE, attention_bias=True, mlp_bias=True),
-    "qwen2": Qwen2Config(**SIZE),
-    "qwen3": Qwen3Config(**SIZE, head_dim=128),
-}
-LLAMA3_ROPE = dict(
-    rope_type="llama3",
-    rope_theta=500000.0,
-    factor=8.0,
-    low_freq_factor=1.0,
-    high_freq_factor=4.0,
-    original_max_position_embeddings=8192,
-)
-
-
-def make_model(name):
-    torch.manual_seed(len(name))
-    return AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model("llama")
-
-
-def convert(source, tmp_path, **options):
-    config = convert_checkpoint(source, tmp_path / "out", progress=False, **options)
-    return config, checkpoint_weights.load(tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", gguf_models.CONFIGS)
 def test_weights_arrive_unchanged_and_in_rotate_half_order(name, tmp_path):
-    model = make_model(name)
+    model = gguf_models.make(name)
     config, stored = convert(gguf_models.write(tmp_path / "model.gguf", model), tmp_path)
     expected = checkpoint_weights.expected(model)
     assert stored.keys() == expected.keys()
@@ -83,7 +37,7 @@ LOSSLESS = {
 @pytest.mark.parametrize("kind", LOSSLESS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_types_are_carried_over_without_loss(kind, name, tmp_path):
-    model = make_model(name)
+    model = gguf_models.make(name)
     dtype, stored_dtype, group_size = LOSSLESS[kind]
     config, stored = convert(gguf_models.write(tmp_path / "model.gguf", model, kind), tmp_path)
     tensors = load_file(tmp_path / "out" / "rank0.safetensors")
@@ -96,52 +50,6 @@ def test_types_are_carried_over_without_loss(kind, name, tmp_path):
             if group_size:
                 scale = tensors[key.replace(".weight", ".scale")]
                 assert scale.shape == (value.shape[0], value.shape[1] // group_size)
-
-
-def random_blocks(kind, rows, columns, seed):
-    """Blocks of any bytes, with scales of a weight's size."""
-    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    generator = np.random.default_rng(seed)
-    blocks = generator.integers(0, 256, (rows, columns // 256, block_bytes), dtype=np.uint8)
-    positions = {GgmlType.Q4_K: (0, 2), GgmlType.Q5_K: (0, 2), GgmlType.Q6_K: (208,)}[kind]
-    for position in positions:
-        scales = generator.uniform(1e-4, 1e-3, (rows, columns // 256, 1)).astype(np.float16)
-        blocks[..., position : position + 2] = scales.view(np.uint8)
-    return blocks.reshape(rows, -1)
-
-
-@pytest.mark.parametrize("kind", [GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K], ids=lambda kind: kind.name)
-def test_k_quants(kind, model, tmp_path):
-    packed = random_blocks(kind, 256, 256, seed=1)
-    source = gguf_models.write(
-        tmp_path / "model.gguf", model, GgmlType.Q4_0, blocks={"blk.1.ffn_down.weight": (packed, kind)}
-    )
-    _, stored = convert(source, tmp_path)
-    tensors = load_file(tmp_path / "out" / "rank0.safetensors")
-    name = "transformer.layers.1.mlp.down"
-    expected = gguf.dequantize(packed, kind)
-    found = stored[f"{name}.weight"].numpy()
-    if kind == GgmlType.Q4_K:
-        assert tensors[f"{name}.weight"].dtype == torch.uint8
-        assert np.array_equal(found, expected)
-    else:
-        assert tensors[f"{name}.weight"].dtype == torch.int8
-        step = np.abs(expected.reshape(256, -1, 32)).max(axis=-1) / 127
-        assert (np.abs(found - expected).reshape(256, -1, 32).max(axis=-1) <= step * 0.501).all()
-
-
-def test_quantized_queries_are_put_back_by_rows(model, tmp_path):
-    """Rows of packed blocks move whole, which needs no dequantization."""
-    packed = random_blocks(GgmlType.Q4_K, 256, 256, seed=2)
-    blocks = {
-        f"blk.0.attn_{part}.weight": (packed[:rows], GgmlType.Q4_K) for part, rows in dict(q=256, k=128, v=128).items()
-    }
-    _, stored = convert(gguf_models.write(tmp_path / "model.gguf", model, blocks=blocks), tmp_path)
-    qkv = stored["transformer.layers.0.attention.qkv.weight"].numpy()
-    values = gguf.dequantize(packed, GgmlType.Q4_K)
-    assert np.array_equal(gguf_models.permute(qkv[:256], 4), values)
-    assert np.array_equal(gguf_models.permute(qkv[256:384], 2), values[:128])
-    assert np.array_equal(qkv[384:], values[:128])
 
 
 def test_fused_parts_of_several_types_take_the_widest(model, tmp_path):
@@ -251,17 +159,6 @@ def test_rope_scaling_keys(edit, rope, model, tmp_path):
     assert config.rope == rope
 
 
-def test_end_ids_are_those_of_the_metadata_and_llama_cpp_s_control_tokens(model, tmp_path):
-    tokens = gguf_models.TOKENS + ["<|im_end|>", "<|eot_id|>"]
-
-    def edit(writer):
-        writer.add_eot_token_id(5)
-        writer.kv_data[0]["tokenizer.ggml.token_type"].value = [2, 3, 3, *[6] * 256, 3, 1, *[5] * 59]
-
-    config, _ = convert(gguf_models.write(tmp_path / "model.gguf", model, edit=edit, tokens=tokens), tmp_path)
-    assert config.end_ids == [2, 5, tokens.index("<|im_end|>")]
-
-
 def test_sliding_window_holds_for_every_layer(model, tmp_path):
     source = gguf_models.write(tmp_path / "model.gguf", model, edit=lambda writer: writer.add_sliding_window(48))
     assert convert(source, tmp_path)[0].layer_windows == [48, 48]
@@ -269,6 +166,17 @@ def test_sliding_window_holds_for_every_layer(model, tmp_path):
 
 def drop(key):
     return lambda writer: writer.kv_data[0].pop(key)
+
+
+def retype(key, value):
+    """A value of another type."""
+
+    def edit(writer):
+        writer.kv_data[0].pop(key, None)
+        add = {str: writer.add_string, int: writer.add_int32, float: writer.add_float32, list: writer.add_array}
+        add[type(value)](key, value)
+
+    return edit
 
 
 def change(key, value):
@@ -283,9 +191,9 @@ def change(key, value):
     [
         (
             change("general.architecture", "gemma2"),
-            "general.architecture is 'gemma2'; supported are llama, qwen2, qwen3",
+            "general.architecture is 'gemma2'; expected one of llama, qwen2, qwen3",
         ),
-        (drop("llama.block_count"), "metadata key llama.block_count is missing"),
+        (drop("llama.block_count"), "llama.block_count is missing"),
         (drop("llama.attention.layer_norm_rms_epsilon"), "llama.attention.layer_norm_rms_epsilon is missing"),
         (change("llama.block_count", 3), "tensor blk.2.attn_q.weight of shape [256, 256] is missing"),
         (change("llama.block_count", 1), "has no tensor blk.1.attn_k.weight"),
@@ -295,9 +203,9 @@ def change(key, value):
         ),
         (
             change("llama.rope.dimension_count", 32),
-            "llama.rope.dimension_count is 32; only the head size (64) is supported",
+            "llama.rope.dimension_count is 32; expected the head size (64)",
         ),
-        (lambda writer: writer.add_expert_count(8), "llama.expert_count is set"),
+        (lambda writer: writer.add_expert_count(8), "llama.expert_count is 8; expected 0"),
         (lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), "rope.scaling.type is 'longrope'"),
         (
             lambda writer: writer.add_tensor("rope_freqs.weight", np.linspace(1, 9, 32, dtype=np.float32) ** 2),
@@ -311,72 +219,28 @@ def change(key, value):
             lambda writer: writer.add_tensor("blk.0.attn_sinks.weight", np.ones(4, np.float32)),
             "has no tensor blk.0.attn_sinks.weight",
         ),
-        (change("tokenizer.ggml.model", "t5"), "tokenizer.ggml.model is t5; expected gpt2"),
+        (change("llama.block_count", 2**31), "llama.block_count is 2147483648; expected an integer of 1 to 10000"),
+        (change("llama.attention.head_count", 0), "llama.attention.head_count is 0; expected an integer of at least 1"),
+        (change("llama.attention.layer_norm_rms_epsilon", 2.0), "rms_epsilon is 2.0; expected a number above 0"),
+        (change("llama.rope.freq_base", float("nan")), "llama.rope.freq_base is nan; expected a number above 0"),
+        (change("tokenizer.ggml.eos_token_id", 320), "eos_token_id is 320; expected a token id below 320"),
+        (retype("tokenizer.ggml.eos_token_id", [2, 3]), "tokenizer.ggml.eos_token_id is array([2, 3]"),
+        (retype("tokenizer.ggml.bos_token_id", "<s>"), "tokenizer.ggml.bos_token_id is '<s>'; expected an integer"),
+        (retype("tokenizer.ggml.padding_token_id", 1.5), "padding_token_id is 1.5; expected an integer"),
+        (retype("llama.context_length", "long"), "llama.context_length is 'long'; expected an integer"),
+        (retype("general.architecture", [1, 2]), "general.architecture is array([1, 2]"),
+        (retype("tokenizer.ggml.scores", "x"), "tokenizer.ggml.scores is 'x'; expected 320 numbers"),
+        (retype("tokenizer.chat_template", 3), "tokenizer.chat_template is 3; expected a string"),
+        (change("tokenizer.ggml.model", "t5"), "tokenizer.ggml.model is 't5'; expected one of gpt2, llama"),
     ],
 )
 def test_refuses_by_name(edit, message, model, tmp_path):
     source = gguf_models.write(tmp_path / "model.gguf", model, edit=edit)
     with pytest.raises(InflightError) as error:
         convert(source, tmp_path)
-    assert message in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert str(source) in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_refuses_types_that_it_cannot_read(model, tmp_path):
-    source = gguf_models.write(
-        tmp_path / "model.gguf", model, lambda name: GgmlType.Q5_0 if name == "blk.1.ffn_up.weight" else GgmlType.Q8_0
-    )
-    with pytest.raises(InflightError, match="tensor blk.1.ffn_up.weight has type Q5_0; supported are F32, F16, BF16"):
-        convert(source, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def valid_file(model, tmp_path_factory):
-    return gguf_models.write(tmp_path_factory.mktemp("gguf") / "model.gguf", model, GgmlType.Q8_0).read_bytes()
-
-
-@pytest.mark.parametrize("kept", [0, 3, 20, 100, 2000, 0.3, 0.99])
-def test_refuses_truncated_files(kept, valid_file, tmp_path):
-    source = tmp_path / "model.gguf"
-    source.write_bytes(valid_file[: kept if isinstance(kept, int) else int(kept * len(valid_file))])
-    with pytest.raises(InflightError, match="model.gguf.*(truncated|too short)"):
-        convert(source, tmp_path)
-
-
-def test_refuses_foreign_and_damaged_files(valid_file, tmp_path):
-    source = tmp_path / "model.gguf"
-    for data, message in [
-        (b"PK\x03\x04" + bytes(100), "is not a GGUF file"),
-        (b"GGUF\x00\x00\x00\x03" + bytes(100), "GGUF version is 50331648"),
-        (valid_file[:8] + b"\xff" * 16 + valid_file[24:], "truncated or damaged"),
-    ]:
-        source.write_bytes(data)
-        with pytest.raises(InflightError, match=message):
-            convert(source, tmp_path)
-
-
-def test_refuses_deeply_nested_arrays(tmp_path):
-    source = tmp_path / "model.gguf"
-    array_of_one_array = struct.pack("<IQ", 9, 1)
-    metadata = struct.pack("<Q1sI", 1, b"x", 9) + array_of_one_array * 100_000
-    source.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + metadata)
-    with pytest.raises(InflightError, match="model.gguf: metadata nests arrays deeper than 8"):
-        convert(source, tmp_path)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_no_damage_to_the_header_ends_in_anything_but_an_error(seed, valid_file, tmp_path):
-    generator = np.random.default_rng(seed)
-    data = bytearray(valid_file)
-    for position in generator.integers(4, 3000, 5):
-        data[position] = generator.integers(0, 256)
-    source = tmp_path / "model.gguf"
-    source.write_bytes(data)
-    try:
-        convert(source, tmp_path)
-    except InflightError as error:
-        assert "model.gguf" in str(error)
 
 
 def test_smollm2(smollm2_gguf, tmp_path):

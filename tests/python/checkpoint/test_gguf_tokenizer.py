@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from inflight.checkpoint.gguf_file import GgufFile
 from inflight.checkpoint.gguf_pretokenizers import FLAVORS
-from inflight.checkpoint.gguf_tokenizer import save_tokenizer
+from inflight.checkpoint.gguf_tokenizer import TokenizerMetadata, save_tokenizer
 from inflight.errors import InflightError
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
@@ -102,7 +102,7 @@ def write_byte_level(path, tokenizer: Tokenizer, pre: str | None, edit=lambda wr
 
 
 def load(file: GgufFile, directory) -> Tokenizer:
-    save_tokenizer(file, directory)
+    save_tokenizer(TokenizerMetadata(file), directory)
     return Tokenizer.from_file(str(directory / "tokenizer.json"))
 
 
@@ -180,7 +180,8 @@ def test_configuration_and_chat_template(tmp_path):
         writer.add_chat_template("{{ messages }}")
         writer.add_pad_token_id(0)
 
-    save_tokenizer(write_byte_level(tmp_path / "model.gguf", byte_level("qwen2"), "qwen2", edit), tmp_path)
+    file = write_byte_level(tmp_path / "model.gguf", byte_level("qwen2"), "qwen2", edit)
+    save_tokenizer(TokenizerMetadata(file), tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["bos_token"] == "<|im_start|>" and config["eos_token"] == "<|im_end|>"
     assert config["chat_template"] == "{{ messages }}" and config["pad_token"] == "!"
@@ -240,12 +241,12 @@ def test_sentencepiece_ids_are_those_of_transformers_where_it_is_right(tmp_path)
 @pytest.mark.parametrize(
     "edit, message",
     [
-        (lambda w: w.add_tokenizer_pre("klingon"), "tokenizer.ggml.pre is klingon; expected one of "),
+        (lambda w: w.add_tokenizer_pre("klingon"), "tokenizer.ggml.pre is 'klingon'; expected one of "),
         (lambda w: w.kv_data[0].pop("tokenizer.ggml.merges"), "tokenizer.ggml.merges is missing"),
         (lambda w: w.add_eos_token_id(100000), "tokenizer.ggml.eos_token_id is 100000; expected a token id below"),
-        (lambda w: w.add_token_types([1, 1]), "tokenizer.ggml.token_type is 2 long; expected one for each of"),
+        (lambda w: w.add_token_types([1, 1]), "tokenizer.ggml.token_type is array([1, 1], dtype=int32); expected "),
         (lambda w: w.add_token_merges(["q w", "zz yy"]), "tokenizer.ggml.merges do not fit the tokens"),
-        (lambda w: w.add_string("tokenizer.ggml.add_bos_token", "yes"), "add_bos_token is of type str; expected bool"),
+        (lambda w: w.add_string("tokenizer.ggml.add_bos_token", "yes"), "add_bos_token is 'yes'; expected true or false"),
     ],
 )
 def test_refuses_by_name(edit, message, tmp_path):
@@ -261,7 +262,7 @@ def test_refuses_by_name(edit, message, tmp_path):
     writer.write_kv_data_to_file()
     writer.close()
     with pytest.raises(InflightError) as error:
-        save_tokenizer(GgufFile(path), tmp_path)
+        save_tokenizer(TokenizerMetadata(GgufFile(path)), tmp_path)
     assert message in str(error.value) and str(path) in str(error.value)
 
 

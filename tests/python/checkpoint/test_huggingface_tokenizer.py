@@ -20,7 +20,8 @@ def convert(tmp_path):
     def make(config=None, data=None, **model):
         (tmp_path / "tokenizer.model").write_bytes(model_proto(**model) if data is None else data)
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"} | (config or {})))
+        config = {"tokenizer_class": "LlamaTokenizer"} | (config or {})
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
         out = tmp_path / "out"
         out.mkdir()
         save_tokenizer(tmp_path, out, VOCAB_SIZE)
