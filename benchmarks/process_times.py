@@ -1,6 +1,9 @@
-"""CPU time and memory of a process and its descendants, from Linux's /proc."""
+"""CPU time, memory and descriptors of a process and its descendants, from Linux's /proc."""
 
 import os
+import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -29,13 +32,53 @@ def thread_cpu_seconds(pid: int) -> dict[int, float]:
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
-    """peak: resident at most so far; resident: now; proportional: now, pages divided among those that share them."""
+    """peak: resident at most so far; resident: now; anonymous: of it, what is no file's and not shared (heaps, stacks);
+    proportional: resident, pages divided among those that share them."""
     status = _kib_fields(Path(f"/proc/{pid}/status"))
     return {
         "peak": status["VmHWM"],
         "resident": status["VmRSS"],
+        "anonymous": status["RssAnon"],
         "proportional": _kib_fields(Path(f"/proc/{pid}/smaps_rollup"))["Pss"],
     }
+
+
+def descriptors(pid: int, ports: Mapping[int, str]) -> Counter[str]:
+    """How many of each kind a process holds: "http ESTABLISHED" and so on for TCP sockets of the local `ports`, others
+    by the port's absence, "unix", "pipe", "eventpoll", "file" …"""
+    sockets = _sockets(pid, ports)
+    kinds: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            target = os.readlink(descriptor)
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if match := re.fullmatch(r"socket:\[(\d+)\]", target):
+            kinds[sockets.get(match[1], "socket")] += 1
+        elif match := re.match(r"anon_inode:\[?(\w+)|(\w+):\[\d+\]", target):
+            kinds[match[1] or match[2]] += 1
+        else:
+            kinds["file"] += 1
+    return kinds
+
+
+# https://github.com/torvalds/linux/blob/master/include/net/tcp_states.h
+_TCP_STATES = (
+    "? ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING".split()
+)
+
+
+def _sockets(pid: int, ports: Mapping[int, str]) -> dict[str, str]:
+    """Inode → kind."""
+    kinds = {}
+    for protocol in ("tcp", "tcp6"):
+        for line in _read(Path(f"/proc/{pid}/net/{protocol}")).splitlines()[1:]:
+            fields = line.split()
+            name = ports.get(int(fields[1].rpartition(":")[2], 16), protocol)
+            kinds[fields[9]] = f"{name} {_TCP_STATES[int(fields[3], 16)]}"
+    for line in _read(Path(f"/proc/{pid}/net/unix")).splitlines()[1:]:
+        kinds[line.split()[6]] = "unix"
+    return kinds
 
 
 def _cpu_seconds(stat: Path) -> float:
