@@ -1,4 +1,4 @@
-"""The `inflight` command: convert, build, check, repo. Each subcommand's module is imported when it is used."""
+"""The `inflight` command: convert, build, check, repo, serve. Each subcommand's module is imported when it is used."""
 
 import argparse
 import importlib
@@ -9,11 +9,12 @@ COMMANDS = {
     "build": ("inflight.engine.command", "checkpoint → engine, after printing the memory plan"),
     "check": ("inflight.engine.check_command", "whether the files of an engine or a checkpoint are undamaged"),
     "repo": ("inflight.repository.command", "engine → Triton model repository"),
+    "serve": ("inflight.launcher.serve_command", "model repository or engine → running server"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one subcommand; bad input ends in one line on stderr and exit status 1."""
+    """Runs one subcommand and returns its exit status, if it has one; bad input ends in one line on stderr and 1."""
     from inflight.errors import InflightError
 
     parser = argparse.ArgumentParser(prog="inflight", description=__doc__)
@@ -27,11 +28,10 @@ def main(argv: list[str] | None = None) -> int:
             subparser.set_defaults(run=command.run)
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except InflightError as error:
         print(f"inflight {options.command}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

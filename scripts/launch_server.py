@@ -3,7 +3,10 @@
 
 import sys
 
-from inflight.launcher.command import main
+try:
+    from inflight.launcher.command import main
+except KeyboardInterrupt:  # from then on, signals are caught
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@
 #include "triton/errors.h"
 #include "triton/instance_state.h"
 #include "triton/model_state.h"
+#include "triton/shutdown.h"
 
 using namespace inflight;
 using namespace inflight::triton;
@@ -60,6 +61,7 @@ INFLIGHT_EXPORT TRITONSERVER_Error* TRITONBACKEND_Initialize(TRITONBACKEND_Backe
   return returning_errors([] {
     check_api_version();
     set_log_sink(log_to_triton);
+    watch_for_shutdown();
   });
 }
 

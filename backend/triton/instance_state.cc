@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "triton/errors.h"
 #include "triton/request_reader.h"
+#include "triton/shutdown.h"
 
 namespace inflight::triton {
 namespace {
@@ -93,6 +94,7 @@ InstanceState::Outcome InstanceState::start(TRITONBACKEND_Request* triton_reques
       fetch(*request.fetched_generation, request.outputs, factory.get());
       return Outcome::kFetched;
     }
+    if (is_shutting_down()) throw shutdown_error();
     if (request.stop) {
       running_.stop(request.id);
       send_only_response(factory.get(), nullptr);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 namespace inflight::triton {
@@ -46,6 +47,12 @@ Gauges batching_gauges(const MetricOwner& owner, bool is_static_batch) {
           {"total_context_tokens", "generation_requests", "micro_batch_id", "paused_requests"}};
 }
 
+// The launcher counts: the process that was started again knows nothing of the one before.
+uint64_t server_restarts() {
+  const char* const restarts = std::getenv("INFLIGHT_SERVER_RESTARTS");
+  return restarts == nullptr ? 0 : std::strtoull(restarts, nullptr, 10);
+}
+
 }  // namespace
 
 Metrics::Metrics(const MetricOwner& owner, bool is_static_batch)
@@ -79,7 +86,10 @@ Metrics::Metrics(const MetricOwner& owner, bool is_static_batch)
       cache_events_(owner, "inflight_kv_cache_block_events_total", "What has happened to KV-cache blocks", "event",
                     {"allocated", "new", "reused", "evicted", "offloaded", "onboarded"}),
       cache_tiers_(owner, "inflight_kv_cache_blocks", "KV-cache blocks that hold tokens for reuse, and the host tier's",
-                   "kind", {"cached", "host_max", "host_used"}) {}
+                   "kind", {"cached", "host_max", "host_used"}),
+      server_restarts_(owner, "inflight_server_restarts_total", "Restarts of the server by its launcher", nullptr, {}) {
+  server_restarts_.set_totals({server_restarts()});
+}
 
 void Metrics::report(const Statistics& statistics, const IterationStatistics& last,
                      std::chrono::system_clock::time_point time) noexcept {

@@ -42,6 +42,7 @@ class Metrics {
   Counters pauses_;
   Counters cache_events_;
   Gauges cache_tiers_;
+  Counters server_restarts_;
 };
 
 }  // namespace inflight::triton

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "triton/errors.h"
+#include "triton/shutdown.h"
 
 namespace inflight::triton {
 namespace {
@@ -69,14 +70,18 @@ PendingRequest::~PendingRequest() {
 }
 
 bool PendingRequest::is_cancelled() const noexcept {
-  if (stopped_ || ended_) return true;
+  if (stopped_ || ended_ || is_shutting_down()) return true;
   bool cancelled = false;
   log_if_error(TRITONBACKEND_ResponseFactoryIsCancelled(factory_.get(), &cancelled));
   return cancelled;
 }
 
 void PendingRequest::deliver(size_t sequence, const Response& response) noexcept {
-  if (response.finish_reason == FinishReason::kCancelled) {
+  if (response.finish_reason == FinishReason::kCancelled && is_shutting_down()) {
+    Response ended = response;
+    ended.error = shutdown_error();
+    deliver_now(sequence, ended);
+  } else if (response.finish_reason == FinishReason::kCancelled) {
     late_ends_.add([self = shared_from_this(), sequence, response] { self->deliver_now(sequence, response); });
   } else {
     deliver_now(sequence, response);

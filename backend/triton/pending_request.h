@@ -51,7 +51,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
                  LateEnds& late_ends);
   ~PendingRequest();
 
-  // The client went away, cancelled or stopped the request, or it has ended with an error.
+  // The client went away, cancelled or stopped the request, it has ended with an error, or the server shuts down.
   bool is_cancelled() const noexcept;
   void stop() noexcept { stopped_ = true; }
 

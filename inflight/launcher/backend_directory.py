@@ -12,15 +12,11 @@ STUB = "triton_python_backend_stub"
 
 def find_backend_library() -> Path:
     """The backend's library as CMake installs it into the package."""
-    return _find_library("inflight/libtriton_inflight.so")
+    return find_installed("inflight/libtriton_inflight.so")
 
 
-def find_preload() -> Path:
-    """The library to preload into tritonserver: backend/triton/preload.cc and what it is built with."""
-    return _find_library("libinflight_preload.so")
-
-
-def _find_library(name: str) -> Path:
+def find_installed(name: str) -> Path:
+    """A file that CMake installs into the package's folder `backends`."""
     for package in inflight.__path__:
         library = Path(package).absolute() / "backends" / name
         if library.is_file():
@@ -31,8 +27,8 @@ def _find_library(name: str) -> Path:
 def prepare_backend_directory(directory: Path, installation: TritonInstallation, library: Path) -> None:
     """Fills `directory` with links to the installation's other backends and to `library`.
 
-    The python backend looks for its stub beside itself: it gets the one that matches the running interpreter.
-    There, on the path of every Python model, lies also a link to this very inflight package.
+    The python backend looks for its stub beside itself: there is ours, which starts the one of find_stub(). There, on
+    the path of every Python model, lies also a link to this very inflight package.
     The backend name tensorrtllm lets upstream's model repositories load unchanged.
     """
     _prepare_python_backend(directory / "python", installation)
@@ -53,13 +49,18 @@ def _prepare_python_backend(directory: Path, installation: TritonInstallation) -
         if file.name != "__pycache__":
             (directory / file.name).symlink_to(file)
     (directory / "inflight").symlink_to(Path(inflight.__path__[0]).absolute())
+    (directory / STUB).unlink(missing_ok=True)
+    (directory / STUB).symlink_to(find_installed(STUB))
+
+
+def find_stub(installation: TritonInstallation) -> Path:
+    """The stub that matches the running interpreter. Raises InflightError where there is none."""
     if installation.stubs is None:
-        return
+        return installation.backends / "python" / STUB
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = installation.stubs / version / STUB
     if not stub.is_file():
         raise InflightError(
             f"{installation.stubs} has no python backend for Python {version}: use Python 3.10, 3.11 or 3.12"
         )
-    (directory / STUB).unlink(missing_ok=True)
-    (directory / STUB).symlink_to(stub)
+    return stub

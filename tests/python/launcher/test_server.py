@@ -1,17 +1,14 @@
-"""A real tritonserver over small Python models: start, ready, failure, signals, and nothing left behind."""
+"""A real tritonserver over small Python models: start, ready, failure, stop, and nothing left behind."""
 
 import http.client
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from python_models import ECHO, FAILS, processes_with, write_model
 
 from inflight.errors import InflightError
 from inflight.launcher.command import main, parse_arguments
@@ -19,58 +16,37 @@ from inflight.launcher.server import TritonServer
 
 pytestmark = pytest.mark.skipif(find_spec("pytriton") is None, reason="nvidia-pytriton is not installed")
 
-CONFIG = """
-backend: "python"
-input [ { name: "IN" data_type: TYPE_INT32 dims: [ 1 ] } ]
-output [ { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] } ]
-instance_group [ { count: 1 kind: KIND_CPU } ]
-"""
-WORKS = "import inflight\nclass TritonPythonModel:\n    def execute(self, requests): return []\n"
-FAILS = "class TritonPythonModel:\n    def initialize(self, args): raise ValueError('this one cannot')\n"
-COMMAND = [sys.executable, "-m", "inflight.launcher.command", "--http_port=0", "--grpc_port=0", "--metrics_port=0"]
 
-
-def write_model(repository: Path, name: str, source: str) -> None:
-    (repository / name / "1").mkdir(parents=True)
-    (repository / name / "config.pbtxt").write_text(CONFIG)
-    (repository / name / "1" / "model.py").write_text(source)
+@pytest.fixture
+def temporary(tmp_path, monkeypatch) -> Path:
+    """Where servers keep what is temporary."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return directory
 
 
 @pytest.fixture
-def working(tmp_path, monkeypatch) -> Path:
-    write_model(tmp_path / "repository", "works", WORKS)
+def working(tmp_path, temporary) -> Path:
+    write_model(tmp_path / "repository", "works", ECHO)
     return tmp_path / "repository"
 
 
-def processes_with(text: str) -> list[str]:
-    """Command lines of the processes that mention `text`."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in line and int(file.parent.name) != os.getpid():
-            found.append(line)
-    return found
-
-
-def wait_until_gone(text: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while processes_with(text):
-        assert time.monotonic() < deadline, processes_with(text)
-        time.sleep(0.1)
-
-
-def test_server_is_ready_in_its_block_and_gone_after_it(working):
+def test_server_is_ready_in_its_block_and_gone_after_it(working, temporary):
     with TritonServer(working) as server:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/models/works/ready") as response:
             assert response.status == 200
         assert processes_with(str(working))
-    wait_until_gone(str(working))
+        (directory,) = temporary.glob("inflight-server-*")
+        made = [link.readlink() for link in (directory / "made").iterdir()]
+        assert made and all(path.is_dir() for path in made)
+        regions = list(Path("/dev/shm").glob(f"inflight_{directory.name.removeprefix('inflight-server-')}_*"))
+        assert regions
     assert server.wait(0) == 0
-    assert not server.log_file.exists()
-    assert not list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
+    assert not processes_with(str(working))
+    assert not list(temporary.iterdir())
+    assert not [path for path in [*made, *regions] if path.exists()]
 
 
 def test_model_that_does_not_load_is_named_with_its_own_error(working):
@@ -81,8 +57,7 @@ def test_model_that_does_not_load_is_named_with_its_own_error(working):
     assert "works" not in str(raised.value).split("full log")[0]
     log = Path(str(raised.value).rsplit("full log: ", 1)[1])
     assert "failed to load 'fails'" in log.read_text()
-    log.unlink()
-    wait_until_gone(str(working))
+    assert not processes_with(str(working))
 
 
 def test_taken_port_is_named_before_the_start(working):
@@ -97,46 +72,50 @@ def test_missing_repository_is_refused(tmp_path):
         TritonServer(tmp_path / "nowhere")
 
 
+def test_executable_that_cannot_run_is_named(working, tmp_path, temporary):
+    root = tmp_path / "triton"
+    for path in ("bin/tritonserver", "backends/python/libtriton_python.so"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("no program")
+    (root / "bin" / "tritonserver").chmod(0o755)
+    server = TritonServer(working, tritonserver=root)
+    with pytest.raises(InflightError, match="cannot start .*/bin/tritonserver: .*Exec format error"):
+        server.start()
+    assert not list(temporary.glob("inflight-server-*"))
+
+
 def test_log_file_is_kept_when_named(working, tmp_path):
     with TritonServer(working, log_file=tmp_path / "triton.log"):
         pass
     assert "Started HTTPService" in (tmp_path / "triton.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_forwards_signals_and_passes_the_exit_status_on(working, number):
-    process = subprocess.Popen([*COMMAND, f"--model_repo={working}"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("ready: HTTP ")
-    process.send_signal(number)
-    assert process.wait(timeout=40) == 0
-    wait_until_gone(str(working))
-
-
-def test_repository_may_have_a_space_in_its_path(tmp_path):
-    repository = tmp_path / "my models"
-    write_model(repository, "works", WORKS)
-    with (
-        TritonServer(repository) as server,
-        urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/models/works/ready") as response,
-    ):
-        assert response.status == 200
-
-
-def test_open_connection_delays_the_stop_by_the_exit_timeout_only(working):
-    with TritonServer(working, exit_timeout=2) as server:
+def test_open_connection_does_not_hold_the_stop_and_leaves_nothing(working, temporary):
+    with TritonServer(working, exit_timeout=0) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.http_port)
         connection.request("GET", "/v2/health/live")
         assert connection.getresponse().read() == b""
-    wait_until_gone(str(working))
+        (directory,) = temporary.glob("inflight-server-*")
+        made = [link.readlink() for link in (directory / "made").iterdir()]
+    assert not processes_with(str(working))
+    assert not list(temporary.iterdir())
+    assert not [path for path in made if path.exists()]
     connection.close()
 
 
-def test_server_ends_when_its_launcher_is_killed(working):
-    process = subprocess.Popen([*COMMAND, f"--model_repo={working}"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("ready: HTTP ")
-    process.kill()
-    process.wait()
-    wait_until_gone(str(working))
+def test_waiting_for_readiness_can_be_given_up(working):
+    server = TritonServer(working)
+    server.start()
+    assert not server.wait_until_ready(give_up=lambda: True)
+    server.stop()
+    assert not processes_with(str(working))
+
+
+def test_server_can_be_started_again(working):
+    server = TritonServer(working)
+    for _ in range(2):
+        with server, urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/v2/health/ready") as response:
+            assert response.status == 200
 
 
 def test_command_reports_a_failure_in_one_message(tmp_path, capsys):
