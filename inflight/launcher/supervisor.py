@@ -51,7 +51,7 @@ class Supervisor:
         """Waits for what makes a restart necessary, and says it; None when a signal has come, or the server was ended
         by someone else in good order."""
         stubs = PythonStubs(self._server.pid)
-        since = looked = time.monotonic()
+        since, looked = time.monotonic(), float("-inf")
         while not self._stop:
             status = self._server.wait(_LOOK_PERIOD)
             now = time.monotonic()

@@ -15,7 +15,7 @@ from inflight.launcher.stop_signals import StopSignals
 needs_server = pytest.mark.skipif(find_spec("pytriton") is None, reason="nvidia-pytriton is not installed")
 
 COMMAND = [sys.executable, "-m", "inflight.launcher.command", "--http_port=0", "--grpc_port=0", "--metrics_port=0"]
-STAGES = 6  # bounded: 500 delays were tried by hand
+STAGES = 4  # bounded: 500 delays were tried by hand
 
 
 @pytest.fixture(scope="module")
