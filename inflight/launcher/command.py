@@ -17,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse_arguments(arguments)
         try:
             if options.world_size != 1:
-                raise InflightError(f"--world_size is {options.world_size}; this version serves engines of one rank only")
+                message = f"--world_size is {options.world_size}; this version serves engines of one rank only"
+                raise InflightError(message)
             return run_server(Path(options.model_repo), options, stop, "launch_server")
         except InflightError as error:
             print(f"launch_server: {error}", file=sys.stderr)

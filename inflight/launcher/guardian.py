@@ -1,7 +1,7 @@
 """Runs a server as its child and ends everything of it, whatever happens to the launcher.
 
-The first line of stdin is JSON, see Order. Then come signal numbers, one a line, which are passed on to the server; when
-stdin closes, or the launcher is gone, the server is killed. Once the server has ended, the guardian kills what the
+The first line of stdin is JSON, see Order. Then come signal numbers, one a line, which are passed on to the server;
+when stdin closes, or the launcher is gone, the server is killed. Once the server has ended, the guardian kills what the
 server has left, removes its directory (see server_directory.py) and ends. It says "started PID" or "failed REASON" on
 stdout, and at last "ended STATUS", negative for a signal. The server's output goes to stderr.
 

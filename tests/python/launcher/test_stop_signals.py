@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals, at any time: a command ends with the status that it documents, and takes its server along."""
+"""Ctrl-C and other signals, at any time: a command ends with the status that it documents, and its server too."""
 
 import random
 import signal
