@@ -59,7 +59,7 @@ def test_libraries_are_preloaded_before_the_users_own(installation, server_direc
 def test_what_the_server_starts_is_started_without_the_preloaded_library(others, left):
     shell = subprocess.run(
         ["/bin/sh", "-c", "env | grep ^LD_PRELOAD= || true"],
-        env={"LD_PRELOAD": f"{find_installed("libinflight_preload.so")}{others}", "PATH": os.environ["PATH"]},
+        env={"LD_PRELOAD": f"{find_installed('libinflight_preload.so')}{others}", "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=True,
