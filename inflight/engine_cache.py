@@ -1,7 +1,8 @@
 """Finds or makes the engine for a model, a checkpoint or an engine that a user names by its path.
 
-Engines made here stay in a cache directory, under a key of everything that they depend on: the source files
-with their sizes and times, the options, and the version of this package.
+Engines made here stay in a cache directory, under a key of everything that they depend on: the source files with their
+sizes and times, the options, this package's code and the libraries that read models, and, where the options leave the
+memory plan open, the machine.
 """
 
 import fcntl
@@ -9,19 +10,23 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import inflight
+from inflight._native import available_cpus
 from inflight.checkpoint import config as checkpoint_config
 from inflight.engine import config as engine_config
 from inflight.engine.config import BuildOptions
+from inflight.engine.machine import total_memory
 from inflight.errors import InflightError
 from inflight.json_object import format_of
 from inflight.option_names import require_known_options
+from inflight.scratch_directory import scratch_directory
 
 
 def engine_directory(path: Path, cache_dir: str | Path | None, progress: bool, **options) -> Path:
@@ -67,12 +72,12 @@ def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> 
     from inflight.engine.build import build_engine
 
     # Made beside its place and renamed: what is in the cache is complete.
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+    with scratch_directory(beside=directory) as scratch:
         checkpoint = path
         if kind == "model":
-            checkpoint = Path(scratch) / "checkpoint"
+            checkpoint = scratch / "checkpoint"
             convert_checkpoint(path, checkpoint, progress=progress)
-        engine = Path(scratch) / "engine"
+        engine = scratch / "engine"
         build_engine(checkpoint, engine, BuildOptions(**options), progress=progress)
         if kind == "model":
             shutil.rmtree(checkpoint)
@@ -82,8 +87,24 @@ def _make(path: Path, kind: str, directory: Path, progress: bool, **options) -> 
 def _key(path: Path, options: dict) -> str:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    described = json.dumps([inflight.__version__, stamps, sorted(options.items())], default=str)
+    machine = None if options.get("kv_cache_memory") is not None else [total_memory(), available_cpus()]
+    described = json.dumps([_code(), _libraries(), machine, stamps, sorted(options.items())], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """A digest of this package: a checkpoint or an engine of another version may differ."""
+    digest = hashlib.sha256()
+    for package in map(Path, inflight.__path__):
+        for file in sorted([*package.rglob("*.py"), *package.glob("_native*.so")]):
+            digest.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _libraries() -> list[str]:
+    """Those that say what a model's files mean."""
+    return [version(name) for name in ("transformers", "tokenizers", "gguf")]
 
 
 def _default_cache_dir() -> Path:

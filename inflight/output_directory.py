@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from inflight.errors import InflightError
+from inflight.scratch_directory import scratch_directory
 
 
 @contextmanager
@@ -23,11 +23,11 @@ def staged_directory(out: Path, kind: str, is_kind: Callable[[Path], bool]) -> I
         raise InflightError(f"{out} exists and is not {kind}: remove it or choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as scratch:
-            stage = Path(scratch) / out.name  # unlike `scratch`, readable by whom the umask lets
+        with scratch_directory(beside=out) as scratch:
+            stage = scratch / out.name  # unlike `scratch`, readable by whom the umask lets
             stage.mkdir()
             yield stage
-            _replace(out, stage, old=Path(scratch + ".old"))
+            _replace(out, stage, old=scratch / "replaced")
     except OSError as error:
         raise InflightError(f"cannot write {error.filename or out}: {error.strerror}") from error
 

@@ -1,6 +1,7 @@
 """The `inflight convert` command."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from inflight.checkpoint.convert import convert_checkpoint
@@ -30,3 +31,5 @@ def run(options: argparse.Namespace) -> None:
         f"{options.out}: {config.model_type}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
         f"vocabulary {config.vocab_size}, {config.dtype}"
     )
+    engine = options.out.parent / "engine"
+    print(f"next: inflight build {shlex.quote(str(options.out))} --out {shlex.quote(str(engine))}")

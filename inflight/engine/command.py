@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 from inflight.checkpoint.weight_types import DTYPES
@@ -84,6 +85,8 @@ def run(options: argparse.Namespace) -> None:
     )
     config = build_engine(options.checkpoint, options.out, choices)
     print(f"{options.out}: {config.pretrained_config.model_type} engine for {config.build_config.device}")
+    repository = options.out.parent / "repository"
+    print(f"next: inflight repo {shlex.quote(str(options.out))} --out {shlex.quote(str(repository))}")
 
 
 def parse_bytes(text: str) -> int:

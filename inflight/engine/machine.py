@@ -1,6 +1,8 @@
 """How much of this machine's memory the process may use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -10,6 +12,18 @@ def available_memory(root: Path = Path("/")) -> int:
     root: where proc and sys are.
     """
     return min([_mem_available(root), *_cgroup_available(root)])
+
+
+def total_memory(root: Path = Path("/")) -> int:
+    """Bytes that the process could take if nothing else ran: the machine's memory, or the least limit of a control group.
+
+    Unlike available_memory, the same from call to call.
+    """
+    limits = []
+    for group, (limit_file, _, _) in _cgroups(root):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            limits.append(int((group / limit_file).read_text(encoding="utf-8")))
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
 def _mem_available(root: Path) -> int:
@@ -24,12 +38,16 @@ def _cgroup_available(root: Path) -> list[int]:
 
     Page cache that the kernel would drop first does not count as used.
     """
+    return [left for group, files in _cgroups(root) if (left := _left(group, *files)) is not None]
+
+
+def _cgroups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Each control group's directory, which may not be there, and its files of limit and usage, with the key of page cache."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    available = []
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -41,10 +59,7 @@ def _cgroup_available(root: Path) -> list[int]:
             continue
         # Inside a container the path may be the host's; the container's own group is then the mount itself
         for depth in Path(path.lstrip("/")), *Path(path.lstrip("/")).parents:
-            left = _left(group / depth, *files)
-            if left is not None:
-                available.append(left)
-    return available
+            yield group / depth, files
 
 
 def _left(group: Path, limit_file: str, usage_file: str, cache_key: str) -> int | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from inflight.errors import InflightError
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     overrides = dict(_parse_override(text) for text in options.overrides) | _draft_values(options)
     generate_repository(options.engine, options.out, **overrides)
     print(f"{options.out}: model repository of {options.engine}")
+    print(f"next: inflight serve {shlex.quote(str(options.out))}")
 
 
 def _draft_values(options: argparse.Namespace) -> dict[str, object]:

@@ -1,12 +1,16 @@
 """inflight convert: exit status, messages, what is left behind, and how much memory it takes."""
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+import inflight
 from inflight.checkpoint.safetensors import SafetensorsWriter
 from inflight.cli import main
 
@@ -80,6 +84,75 @@ def test_a_failed_conversion_leaves_the_earlier_checkpoint(tiny_directory, tmp_p
     assert main(["convert", source, "--out", str(out), "--dtype", "int8"]) == 1
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# Converts, and says so when the weights are being written; then writes nothing more until it is told to end.
+STUCK = """
+import sys, time
+from inflight.checkpoint.safetensors import SafetensorsWriter
+from inflight.cli import main
+
+def write(*arguments):
+    print("writing", flush=True)
+    time.sleep(1000)
+
+SafetensorsWriter.reserve = write
+sys.exit(main(["convert", sys.argv[1], "--out", sys.argv[2]]))
+"""
+
+
+@contextmanager
+def stuck_conversion(source, out):
+    command = [sys.executable, "-c", STUCK, source, out]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "writing\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_conversion_which_leaves_nothing(tiny_directory, tmp_path, number, status):
+    with stuck_conversion(tiny_directory("llama"), tmp_path / "out") as process:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert errors.endswith(f"inflight: stopped by {number.name}\n") and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_conversion_removes_what_a_killed_one_left(tiny_directory, tmp_path):
+    source, out = tiny_directory("llama"), tmp_path / "out"
+    (tmp_path / ".out.original").mkdir()  # the user's own
+    with stuck_conversion(source, out) as process, stuck_conversion(source, out):
+        process.kill()
+        process.wait()
+        left = [path for path in tmp_path.iterdir() if path.name.startswith(".out.inflight-")]
+        assert len(left) == 2
+        assert main(["convert", str(source), "--out", str(out)]) == 0
+        (running,) = [path for path in tmp_path.iterdir() if path.name.startswith(".out.inflight-")]
+        assert running in left, "that of the conversion which goes on"
+    assert main(["convert", str(source), "--out", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.original", "out"]
+
+
+def test_each_command_names_the_next_one(tiny_directory, tmp_path, capsys):
+    place = tmp_path / "my models"
+    place.mkdir()
+    command = ["inflight", "convert", str(tiny_directory("llama")), "--out", str(place / "checkpoint")]
+    for name in ("build", "repo", "serve"):
+        assert main(command[1:]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith(f"next: inflight {name} ")
+        command = shlex.split(last.removeprefix("next: "))
+    assert sorted(path.name for path in place.iterdir()) == ["checkpoint", "engine", "repository"]
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0 and capsys.readouterr().out == f"inflight {inflight.__version__}\n"
 
 
 MEASURE = """

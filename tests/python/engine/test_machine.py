@@ -6,7 +6,7 @@ import sys
 
 from inflight._native import available_cpus
 
-from inflight.engine.machine import available_memory
+from inflight.engine.machine import available_memory, total_memory
 
 MEMINFO = "MemTotal: 8000 kB\nMemFree: 1 kB\nMemAvailable: 4000 kB\n"
 
@@ -43,7 +43,15 @@ def test_version_1(tmp_path):
     assert available_memory(tmp_path) == 400000
 
 
+def test_what_there_is_in_all_does_not_depend_on_what_is_used(tmp_path):
+    write(tmp_path, proc__meminfo=MEMINFO, **{"proc__self__cgroup": "0::/a/b\n"})
+    assert total_memory(tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    write(tmp_path, **{"sys__fs__cgroup__a__memory.max": "3000000", "sys__fs__cgroup__a__b__memory.max": "max"})
+    assert total_memory(tmp_path) == 3000000
+
+
 def test_this_machine():
+    assert available_memory() <= total_memory()
     assert available_memory() > 1 << 20
 
 

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from inflight import engine_cache
 from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
 from inflight.llm import LLM, SamplingParams
@@ -30,6 +31,20 @@ def test_other_options_and_a_changed_model_give_another_engine(tiny_directory, t
     assert len(engines) == 3
     os.utime(model / "config.json")
     assert build() not in engines
+
+
+def test_what_the_engine_depends_on_besides_gives_another_one(tiny_directory, tmp_path, monkeypatch):
+    build = lambda **options: engine_directory(tiny_directory("llama-tied"), tmp_path, False, **options)  # noqa: E731
+    with_memory = {"kv_cache_memory": 2**20, "max_batch_size": 2}
+    plain, given = build(max_batch_size=2), build(**with_memory)
+    with monkeypatch.context() as machine:
+        machine.setattr(engine_cache, "total_memory", lambda: 2**33)
+        assert build(max_batch_size=2) != plain, "the memory plan is the machine's"
+        assert build(**with_memory) == given, "here it is the user's"
+    with monkeypatch.context() as code:
+        code.setattr(engine_cache, "_code", lambda: "another version of this package")
+        assert build(**with_memory) != given
+    assert build(max_batch_size=2) == plain
 
 
 def test_the_cache_lies_in_xdg_cache_home(tiny_directory, tmp_path, monkeypatch):
