@@ -25,6 +25,7 @@ export CXX
 
 # Folders are listed too: their time changes when a file is removed.
 SOURCES := $(shell find backend inflight model_templates CMakeLists.txt pyproject.toml -name __pycache__ -prune -o -print)
+SOURCE_FILES := $(shell find $(SOURCES) -maxdepth 0 -type f)
 TEST_SOURCES := $(shell find tests/cpp)
 
 ifneq ($(filter 3.%,$(MAKE_VERSION)),)
@@ -61,9 +62,10 @@ bench-cpu: $(MODEL)/engine/config.json $(PEERS)/.installed $(BUILD)/machine_ceil
 clean:
 	rm -rf $(VENV) $(PEERS) $(BUILD) $(MODEL)
 
-# The model. Each step's result appears complete or not at all.
+# The model. Each step's result appears complete or not at all. It depends on the code, not on when that was installed:
+# `make test` installs it anew.
 
-$(MODEL)/checkpoint/config.json: $(VENV)/.installed
+$(MODEL)/checkpoint/config.json: $(SOURCE_FILES) requirements.txt | $(VENV)/.installed
 	$(BIN)/inflight convert $(GGUF) --out $(@D)
 
 $(MODEL)/engine/config.json: $(MODEL)/checkpoint/config.json

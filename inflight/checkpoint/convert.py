@@ -105,10 +105,10 @@ def convert_checkpoint(
 
 def open_source(path: Path) -> ModelSource:
     """Opens a model by what it is: a file is GGUF, a directory Hugging Face's. Raises InflightError."""
+    if path.is_dir() and format_of(path) == FORMAT:
+        raise InflightError(f"{path} is a checkpoint already: make an engine of it with `inflight build`")
     refuse_what_is_no_model(path)
     if path.is_dir():
-        if format_of(path) == FORMAT:
-            raise InflightError(f"{path} is a checkpoint already: make an engine of it with `inflight build`")
         from inflight.checkpoint.huggingface_source import HuggingFaceSource
 
         return HuggingFaceSource(path)
