@@ -13,7 +13,7 @@ from inflight.checkpoint.config import FORMAT, ModelConfig
 from inflight.checkpoint.matrix import SAFETENSORS_DTYPES, MatrixType, widest
 from inflight.checkpoint.safetensors import SafetensorsWriter, TensorRegion
 from inflight.checkpoint.source import ModelSource, SourceMatrix
-from inflight.checkpoint.source_hints import refuse_what_is_no_model
+from inflight.checkpoint.source_hints import refuse_pointers, refuse_what_is_no_model
 from inflight.checkpoint.weight_types import DEFAULT_GROUP_SIZE, check_dtype, embedding_type, linear_type
 from inflight.errors import InflightError
 from inflight.json_object import format_of
@@ -105,6 +105,7 @@ def convert_checkpoint(
 
 def open_source(path: Path) -> ModelSource:
     """Opens a model by what it is: a file is GGUF, a directory Hugging Face's. Raises InflightError."""
+    refuse_pointers(path)
     if path.is_dir() and format_of(path) == FORMAT:
         raise InflightError(f"{path} is a checkpoint already: make an engine of it with `inflight build`")
     refuse_what_is_no_model(path)

@@ -11,24 +11,23 @@ _PYTORCH = (".bin", ".pt", ".pth", ".ckpt")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
+def refuse_pointers(path: Path) -> None:
+    """Raises InflightError for a Git LFS pointer, or a directory with one in the place of a file that is needed."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.suffix in (".json", ".safetensors", ".gguf", ".model", ".jinja"):
+            _refuse_pointer(file)
+
+
 def refuse_what_is_no_model(path: Path) -> None:
-    """Raises InflightError for a Git LFS pointer, a LoRA adapter, and a file of weights alone."""
+    """Raises InflightError for a LoRA adapter and for weights alone, or of a name that nobody looks for."""
     if path.is_dir():
-        _refuse_pointers(path)
         _refuse_adapter(path)
         _refuse_other_weights(path)
     elif path.is_file():
-        _refuse_pointer(path)
         if path.suffix == ".safetensors":
             raise InflightError(f"{path} holds weights alone: give the directory with its config.json and tokenizer")
         if path.suffix in _PYTORCH:
             raise InflightError(f"{path} is PyTorch's: give a directory that save_pretrained wrote, with safetensors")
-
-
-def _refuse_pointers(directory: Path) -> None:
-    for file in sorted(directory.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".gguf", ".model", ".jinja"):
-            _refuse_pointer(file)
 
 
 def _refuse_pointer(file: Path) -> None:
@@ -67,11 +66,11 @@ def _refuse_other_weights(directory: Path) -> None:
     found = sorted(file.name for file in directory.glob("*.safetensors"))
     if len(found) == 1:
         raise InflightError(
-            f"{directory} has neither model.safetensors nor model.safetensors.index.json, but {found[0]}: if that holds "
-            "the whole model, name it model.safetensors"
+            f"{directory} has neither model.safetensors nor model.safetensors.index.json, but {found[0]}: if that "
+            "holds the whole model, name it model.safetensors"
         )
     if found:
         raise InflightError(
-            f"{directory} has {len(found)} safetensors files, but no model.safetensors.index.json that says which tensor "
-            "is in which: download the model anew"
+            f"{directory} has {len(found)} safetensors files, but no model.safetensors.index.json that says which "
+            "tensor is in which: download the model anew"
         )
