@@ -178,16 +178,14 @@ def _special_ids(config: Any, raw: JsonObject, directory: Path) -> dict[str, Any
     """End, padding and start ids: generation_config.json's where it has them, as in transformers' generate."""
     generation = JsonObject.load_optional(directory / "generation_config.json")
 
-    def ids(key: str) -> list[int]:
-        for fields in (generation, raw):
-            if key in fields:
-                given = fields.values[key]
-                found = fields.integers(key, minimum=-1) if isinstance(given, list) else [fields.integer(key, -1)]
-                return [token_id for token_id in found if token_id >= 0]  # some configurations say -1 for "none"
+    def ids(key: str, several: bool = False) -> list[int]:
+        given = [_token_ids(fields, key, several) for fields in (generation, raw) if key in fields]
+        if given:
+            return given[0]
         default = None if key in raw.values else getattr(config, key)  # the family's; null is "none"
         return [] if default is None else [default]
 
-    end_ids, bos_ids = ids("eos_token_id"), ids("bos_token_id")
+    end_ids, bos_ids = ids("eos_token_id", several=True), ids("bos_token_id")
     # The padding token may be one that was added without a row of the embedding: nothing ever computes with it
     pad_ids = [token_id for token_id in ids("pad_token_id") if token_id < config.vocab_size]
     return {
@@ -195,3 +193,10 @@ def _special_ids(config: Any, raw: JsonObject, directory: Path) -> dict[str, Any
         "pad_id": (pad_ids + end_ids + [0])[0],
         "bos_id": bos_ids[0] if bos_ids else None,
     }
+
+
+def _token_ids(fields: Fields, key: str, several: bool) -> list[int]:
+    """One id, or also a list where there may be `several`; some configurations say -1 for "none"."""
+    is_list = several and isinstance(fields.values[key], list)
+    found = fields.integers(key, minimum=-1) if is_list else [fields.integer(key, minimum=-1)]
+    return [token_id for token_id in found if token_id >= 0]

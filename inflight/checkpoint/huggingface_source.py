@@ -1,14 +1,16 @@
 """A Hugging Face directory with safetensors weights, one file or sharded, as a source to convert."""
 
+import dataclasses
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from inflight.checkpoint import huggingface_config, huggingface_tokenizer
 from inflight.checkpoint.matrix import Matrix, MatrixType
-from inflight.checkpoint.safetensors import SafetensorsReader
+from inflight.checkpoint.safetensors import SafetensorsReader, TensorInfo
 from inflight.checkpoint.source import SourceMatrix
 from inflight.errors import InflightError
 from inflight.json_object import JsonObject
@@ -29,72 +31,131 @@ _NORM_MODULES = {
     "q": "self_attn.q_norm",
     "k": "self_attn.k_norm",
 }
-# Held by some files although computed from the configuration, or unused with tied embeddings.
-_IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq|lm_head\.weight")
+_EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
+# Held by some files although computed from the configuration.
+_IGNORED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
+# How transformers' models call their tensors; a file may have the first "model." once too often, or not at all.
+_MODEL_NAME = re.compile(r"model\.(embed_tokens|layers|norm)\..*|lm_head\..*")
+_COMPARED_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor's file, and its name there."""
+
+    reader: SafetensorsReader
+    name: str
+
+    @property
+    def info(self) -> TensorInfo:
+        return self.reader.info(self.name)
+
+    def read(self) -> np.ndarray:
+        return self.reader.tensor(self.name)
 
 
 class HuggingFaceSource:
     """See ModelSource. Rows are views of the mapped files until they are converted."""
 
-    lm_head_name = "lm_head"
+    embedding_name = _EMBEDDING
+    final_norm_name = "model.norm.weight"
+    lm_head_name = _HEAD
 
     def __init__(self, directory: Path):
-        self._tensors = _open_shards(directory)
+        self._tensors = _by_model_name(_open_shards(directory))
         self._directory = directory
-        # AutoModel.save_pretrained leaves the prefix out
-        self._prefix = "" if "embed_tokens.weight" in self._tensors else "model."
-        self.embedding_name = f"{self._prefix}embed_tokens"
-        self.final_norm_name = f"{self._prefix}norm.weight"
         self.config = huggingface_config.load_config(directory, self._most_common_dtype())
+        self._tie()
 
     def part_name(self, layer: int, part: str) -> str:
-        return f"{self._prefix}layers.{layer}.{_PART_MODULES[part]}"
+        return f"model.layers.{layer}.{_PART_MODULES[part]}"
 
     def norm_name(self, layer: int, norm: str) -> str:
-        return f"{self._prefix}layers.{layer}.{_NORM_MODULES[norm]}.weight"
+        return f"model.layers.{layer}.{_NORM_MODULES[norm]}.weight"
 
     def matrix(self, name: str, rows: int, columns: int) -> SourceMatrix:
-        reader = self._find(f"{name}.weight", (rows, columns))
-        dtype = MatrixType(_DTYPES[reader.info(f"{name}.weight").dtype])
-        values = reader.tensor(f"{name}.weight")
+        tensor = self._find(f"{name}.weight", (rows, columns))
+        dtype = MatrixType(_DTYPES[tensor.info.dtype])
+        values = tensor.read()
         return SourceMatrix(name, (rows, columns), dtype, lambda start, stop: Matrix(dtype, values[start:stop]))
 
     def vector(self, name: str, size: int) -> np.ndarray:
-        reader = self._find(name, (size,))
-        dtype = MatrixType(_DTYPES[reader.info(name).dtype])
-        return Matrix(dtype, reader.tensor(name)[None]).to_float32()[0]
+        tensor = self._find(name, (size,))
+        return Matrix(MatrixType(_DTYPES[tensor.info.dtype]), tensor.read()[None]).to_float32()[0]
 
     def check_all_used(self, names: set[str]) -> None:
+        if self.config.tie_word_embeddings:
+            names = names | {f"{_EMBEDDING}.weight", f"{_HEAD}.weight"}
         unused = sorted(name for name in self._tensors.keys() - names if not _IGNORED.fullmatch(name))
         if unused:
+            tensor = self._tensors[unused[0]]
             raise InflightError(
-                f"{self._tensors[unused[0]].path}: a {self.config.model_type} model as {self._directory}/config.json "
-                f"describes it has no tensor {unused[0]} ({len(unused)} unexpected in all)"
+                f"{tensor.reader.path}: a {self.config.model_type} model as {self._directory}/config.json "
+                f"describes it has no tensor {tensor.name} ({len(unused)} unexpected in all)"
             )
+
+    def _tie(self) -> None:
+        """Decides as transformers does what the flag means for the tensors that are there: with it set, either of them
+        stands for both, but an output projection that differs from the embedding is kept."""
+        has_head = f"{_HEAD}.weight" in self._tensors
+        if not self.config.tie_word_embeddings:
+            if not has_head:
+                raise InflightError(
+                    f"{self._directory}/config.json: tie_word_embeddings is false, and the weights lack tensor "
+                    f"{_HEAD}.weight; set it to true if the embedding is the output projection too"
+                )
+        elif f"{_EMBEDDING}.weight" not in self._tensors:
+            self.embedding_name = _HEAD
+        elif has_head and not self._head_is_embedding():
+            self.config = dataclasses.replace(self.config, tie_word_embeddings=False)
+
+    def _head_is_embedding(self) -> bool:
+        shape = self.config.vocab_size, self.config.hidden_size
+        embedding, head = (self.matrix(name, *shape) for name in (_EMBEDDING, _HEAD))
+        return all(
+            np.array_equal(
+                embedding.read(start, start + _COMPARED_ROWS).to_float32(),
+                head.read(start, start + _COMPARED_ROWS).to_float32(),
+            )
+            for start in range(0, shape[0], _COMPARED_ROWS)
+        )
 
     def save_tokenizer(self, directory: Path) -> None:
         huggingface_tokenizer.save_tokenizer(self._directory, directory, self.config.vocab_size)
 
-    def _find(self, name: str, shape: tuple[int, ...]) -> SafetensorsReader:
+    def _find(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         if name not in self._tensors:
             raise InflightError(f"{self._directory}: the weights lack tensor {name} of shape {list(shape)}")
-        reader = self._tensors[name]
-        info = reader.info(name)
+        tensor = self._tensors[name]
+        info = tensor.info
         if info.shape != shape:
             raise InflightError(
-                f"{reader.path}: tensor {name} has shape {list(info.shape)}; "
+                f"{tensor.reader.path}: tensor {tensor.name} has shape {list(info.shape)}; "
                 f"{self._directory}/config.json asks for {list(shape)}"
             )
         if info.dtype not in _DTYPES:
             raise InflightError(
-                f"{reader.path}: tensor {name} has dtype {info.dtype}; supported are {', '.join(_DTYPES)}"
+                f"{tensor.reader.path}: tensor {tensor.name} has dtype {info.dtype}; "
+                f"supported are {', '.join(_DTYPES)}"
             )
-        return reader
+        return tensor
 
     def _most_common_dtype(self) -> str:
-        counts = Counter(reader.info(name).dtype for name, reader in self._tensors.items() if "_proj." in name)
+        counts = Counter(tensor.info.dtype for name, tensor in self._tensors.items() if "_proj." in name)
         dtype = counts.most_common(1)[0][0] if counts else "F32"
         return _DTYPES.get(dtype, "float32")
+
+
+def _by_model_name(readers: dict[str, SafetensorsReader]) -> dict[str, StoredTensor]:
+    """The tensors by their names in transformers' models. Raises InflightError where two have the same."""
+    tensors: dict[str, StoredTensor] = {}
+    for stored_name, reader in readers.items():
+        candidates = (stored_name, stored_name.removeprefix("model."), f"model.{stored_name}")
+        name = next((name for name in candidates if _MODEL_NAME.fullmatch(name)), stored_name)
+        if name in tensors:
+            raise InflightError(f"{reader.path}: holds {tensors[name].name} and {stored_name}, two tensors of one kind")
+        tensors[name] = StoredTensor(reader, stored_name)
+    return tensors
 
 
 def _open_shards(directory: Path) -> dict[str, SafetensorsReader]:
@@ -120,4 +181,10 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsReader]:
         if file not in readers:
             readers[file] = SafetensorsReader(directory / file)
         readers[file].info(name)
-    return {name: readers[file] for name, file in weight_map.values.items()}
+    tensors: dict[str, SafetensorsReader] = {}
+    for reader in readers.values():
+        for name in reader.names():
+            if name in tensors:
+                raise InflightError(f"both {tensors[name].path} and {reader.path} hold tensor {name}")
+            tensors[name] = reader
+    return tensors

@@ -8,6 +8,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from inflight.checkpoint.config import ModelConfig
 from inflight.checkpoint.convert import convert_checkpoint
@@ -148,6 +149,56 @@ def test_sharded_weights(tiny_reference, tmp_path, copy):
     assert all(torch.equal(stored[key], expected[key]) for key in expected)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("held", ["embedding", "head", "both", "both, different"])
+@pytest.mark.parametrize("prefix", ["", "model.", "model.model."])
+def test_tied_and_untied_weights_are_those_of_transformers(tied, held, prefix, tiny_reference, tmp_path, copy):
+    """Whatever the configuration says and the file holds: the logits are transformers', or both are named."""
+    name = "llama-tied"
+    source = copy(name)
+    weights = {key.removeprefix("model."): value.clone() for key, value in tiny_reference(name).state_dict().items()}
+    head, embedding = weights.pop("lm_head.weight"), weights.pop("embed_tokens.weight")
+    weights = {f"{prefix}{key}": value for key, value in weights.items()}
+    if held != "head":
+        weights[f"{prefix}embed_tokens.weight"] = embedding
+    if held != "embedding":
+        head_prefix = "model." if prefix == "model.model." else ""
+        weights[f"{head_prefix}lm_head.weight"] = head.flip(0).contiguous() if "different" in held else head
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    edit_json(source / "config.json", tie_word_embeddings=tied)
+    missing = {"embedding": "lm_head", "head": "embed_tokens"}.get(held) if not tied else None
+    if missing is not None:
+        with pytest.raises(InflightError, match=f"tie_word_embeddings is false.*{missing}|lack tensor model.{missing}"):
+            convert_checkpoint(source, tmp_path / "out", progress=False)
+        return
+    convert_checkpoint(source, tmp_path / "out", progress=False)
+    stored = checkpoint_weights.load(tmp_path / "out")
+    reference = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    ours = stored.get("lm_head.weight", stored["transformer.vocab_embedding.weight"])
+    assert torch.equal(ours, reference.lm_head.weight)
+    assert torch.equal(stored["transformer.vocab_embedding.weight"], reference.model.embed_tokens.weight)
+
+
+def test_refuses_two_tensors_of_one_kind(tiny_reference, tmp_path, copy):
+    source = copy("llama-tied")
+    weights = {name: value.clone() for name, value in tiny_reference("llama-tied").model.state_dict().items()}
+    weights["model.norm.weight"] = weights["norm.weight"] + 1
+    save_file(weights, source / "model.safetensors")
+    with pytest.raises(InflightError, match="norm.weight, two tensors of one kind"):
+        convert_checkpoint(source, tmp_path / "out", progress=False)
+
+
+def test_refuses_a_tensor_that_two_shards_hold(tiny_reference, tmp_path, copy):
+    source = copy("llama")
+    (source / "model.safetensors").unlink()
+    tiny_reference("llama").save_pretrained(source, max_shard_size="100KB")
+    first, second = sorted(source.glob("model-*.safetensors"))[:2]
+    name, value = next(iter(load_file(first).items()))
+    save_file(load_file(second) | {name: value}, second)
+    with pytest.raises(InflightError, match=f"both .*{first.name} and .*{second.name} hold tensor {name}"):
+        convert_checkpoint(source, tmp_path / "out", progress=False)
+
+
 def test_names_without_model_prefix(tiny_reference, tmp_path, copy):
     source = copy("llama-tied")
     weights = tiny_reference("llama-tied").model.state_dict()
@@ -209,6 +260,20 @@ def test_tokenizer_and_chat_template_come_along(tmp_path, copy):
     "changes, message",
     [
         (dict(model_type="gemma2"), "model_type is 'gemma2'; expected one of llama, mistral, qwen2, qwen3"),
+        (dict(head_dim="x"), "head_dim is 'x'; expected an integer of at least 1"),
+        (dict(num_hidden_layers=2**40), "num_hidden_layers is 1099511627776; expected an integer of 1 to 10000"),
+        (dict(rms_norm_eps=2), "rms_norm_eps is 2; expected a number above 0 and below 1"),
+        (dict(rms_norm_eps=[1e-6]), "rms_norm_eps is [1e-06]; expected a number"),
+        (dict(tie_word_embeddings="yes"), "tie_word_embeddings is 'yes'; expected true or false"),
+        (dict(eos_token_id=["x"]), "eos_token_id is ['x']; expected a list of integers"),
+        (dict(eos_token_id={}), "eos_token_id is {}; expected an integer"),
+        (dict(pad_token_id="x"), "pad_token_id is 'x'; expected an integer"),
+        (dict(bos_token_id=1.5), "bos_token_id is 1.5; expected an integer"),
+        (dict(rope_parameters=dict(rope_type={})), "rope"),
+        (dict(rope_parameters="default"), "rope_parameters is 'default'; expected a JSON object"),
+        (dict(rope_scaling=[1]), "rope_scaling is [1]; expected a JSON object"),
+        (dict(max_position_embeddings="long"), "max_position_embeddings is 'long'; expected an integer"),
+        (dict(hidden_act=3), "hidden_act is 3; expected a string"),
         (dict(hidden_act="gelu"), "hidden_act is gelu; expected silu"),
         (dict(hidden_size=None), "hidden_size is missing"),
         (dict(hidden_size="64"), "hidden_size is '64'; expected an integer of at least 1"),
@@ -246,9 +311,43 @@ def test_refuses_by_name(changes, message, tmp_path, copy):
     edit_json(source / "config.json", **changes)
     with pytest.raises(InflightError) as error:
         convert_checkpoint(source, tmp_path / "out", progress=False)
-    assert message in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert str(source) in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(eos_token_id="x"), "generation_config.json: eos_token_id is 'x'; expected an integer"),
+        (dict(eos_token_id=[[1]]), "generation_config.json: eos_token_id is [[1]]; expected a list of integers"),
+        (dict(pad_token_id=[0]), "generation_config.json: pad_token_id is [0]"),
+        (dict(bos_token_id=2**40), "generation_config.json: bos_token_id is 1099511627776; expected an integer"),
+    ],
+)
+def test_refuses_generation_configurations_by_name(changes, message, tmp_path, copy):
+    source = copy("llama")
+    edit_json(source / "generation_config.json", **changes)
+    with pytest.raises(InflightError) as error:
+        convert_checkpoint(source, tmp_path / "out", progress=False)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        (dict(eos_token_id=-1), dict(end_ids=[])),
+        (dict(eos_token_id=[3, -1, 3]), dict(end_ids=[3])),
+        (dict(pad_token_id=-1), dict(pad_id=1)),
+        (dict(pad_token_id=480), dict(pad_id=1)),  # added to the tokenizer, without a row of the embedding
+        (dict(bos_token_id=-1), dict(bos_id=None)),
+    ],
+)
+def test_special_ids_that_are_none(changes, expected, tmp_path, copy):
+    source = copy("llama")
+    edit_json(source / "generation_config.json", **changes)
+    config = convert_checkpoint(source, tmp_path / "out", progress=False)
+    assert {name: getattr(config, name) for name in expected} == expected
 
 
 def test_refuses_unknown_layer_types(tmp_path, copy):
