@@ -10,10 +10,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from inflight.checkpoint.quiet_transformers import quiet_transformers
-from inflight.errors import InflightError, cause
+from inflight.errors import InflightError
 from inflight.fields import Fields
 from inflight.json_object import JsonObject
-from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer, raise_unless_library_error
+from inflight.text.tokenizer_file import FILE_NAME, library_errors, load_tokenizer
 
 CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -37,17 +37,11 @@ def fold_declared_tokens(directory: Path) -> None:
 
 
 def _as_transformers_reads_it(directory: Path) -> Tokenizer:
-    with quiet_transformers():
+    files = f"{CONFIG}, {SPECIAL_TOKENS} or {ADDED_TOKENS} with {FILE_NAME}"
+    with quiet_transformers(), library_errors(f"{directory}: transformers does not take {files}"):
         from transformers import PreTrainedTokenizerFast
 
-        try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-        except BaseException as error:
-            raise_unless_library_error(error)
-            raise InflightError(
-                f"{directory}: transformers does not take {CONFIG}, {SPECIAL_TOKENS} or {ADDED_TOKENS} with "
-                f"{FILE_NAME}: {cause(error)}"
-            ) from error
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     if tokenizer.split_special_tokens:
         raise InflightError(
             f"{directory / CONFIG}: split_special_tokens is true; expected false: text that spells a special token "

@@ -19,9 +19,8 @@ from inflight.checkpoint.sentencepiece_bpe import (
     build_sentencepiece_bpe,
     start_and_end,
 )
-from inflight.errors import InflightError, cause
 from inflight.fields import Fields
-from inflight.text.tokenizer_file import raise_unless_library_error
+from inflight.text.tokenizer_file import library_errors
 
 _LONGEST_TOKEN = 4096  # characters; a damaged length must not cost a minute of cutting it up
 
@@ -67,15 +66,8 @@ class TokenizerMetadata:
         self.bos, self.eos = self._token("bos_token_id"), self._token("eos_token_id")
 
     def build(self) -> Tokenizer:
-        try:
+        with library_errors(f"{self._fields.origin}: tokenizer.ggml.merges do not fit the tokens"):
             tokenizer = self._byte_level_bpe() if self.kind == "gpt2" else self._sentencepiece_bpe()
-        except InflightError:
-            raise
-        except BaseException as error:
-            raise_unless_library_error(error)
-            raise InflightError(
-                f"{self._fields.origin}: tokenizer.ggml.merges do not fit the tokens: {cause(error)}"
-            ) from error
         add_typed_tokens(tokenizer, self.tokens, self._types_with_ends())
         start, end = self.bos if self.adds_bos else None, self.eos if self.adds_eos else None
         tokenizer.post_processor = start_and_end(tokenizer, start, end)

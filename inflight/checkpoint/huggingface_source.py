@@ -176,7 +176,7 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsReader]:
     weight_map = JsonObject.load(index).object("weight_map")
     readers: dict[str, SafetensorsReader] = {}
     for name, file in weight_map.values.items():
-        if not isinstance(file, str) or Path(file).name != file:
+        if not isinstance(file, str) or Path(file).name != file or "\0" in file:
             weight_map.fail(name, "the name of a file beside the index")
         if file not in readers:
             readers[file] = SafetensorsReader(directory / file)

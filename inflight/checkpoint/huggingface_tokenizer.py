@@ -16,10 +16,10 @@ from inflight.checkpoint.sentencepiece_bpe import (
     start_and_end,
 )
 from inflight.checkpoint.sentencepiece_model import SentencePieceModel
-from inflight.errors import InflightError, cause
+from inflight.errors import InflightError
 from inflight.json_object import JsonObject
 from inflight.text.tokenizer import Tokenizer as ServedTokenizer
-from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer, raise_unless_library_error
+from inflight.text.tokenizer_file import FILE_NAME, library_errors, load_tokenizer
 
 _COMPANIONS = (CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "chat_template.jinja", "chat_template.json")
 _SENTENCEPIECE = "tokenizer.model"
@@ -78,7 +78,8 @@ def _from_sentencepiece(source: Path) -> Tokenizer:
     config = JsonObject.load_optional(source / CONFIG)
     unknown = model.tokens[model.types.index(PieceType.UNKNOWN)] if PieceType.UNKNOWN in model.types else None
     adds_space = config.boolean("add_prefix_space", default=model.adds_space)
-    tokenizer = build_sentencepiece_bpe(model.tokens, model.scores, model.types, unknown, adds_space)
+    with library_errors(f"{source / _SENTENCEPIECE} is not a model that the tokenizers library takes"):
+        tokenizer = build_sentencepiece_bpe(model.tokens, model.scores, model.types, unknown, adds_space)
     where = "always" if config.boolean("legacy", default=False) else "first"
     tokenizer.normalizer = None
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, where if adds_space else "never", split=False)
@@ -104,15 +105,9 @@ def _surround_texts(directory: Path) -> None:
 
 def _from_transformers(source: Path, directory: Path) -> None:
     model_type = JsonObject.load(source / "config.json").choice("model_type", MODEL_TYPES)
-    with quiet_transformers():
+    with quiet_transformers(), library_errors(f"cannot convert the tokenizer in {source} to {FILE_NAME}"):
         from transformers import AutoConfig, AutoTokenizer
 
-        try:
-            config = AutoConfig.for_model(model_type)  # all that the tokenizer's class follows from
-            tokenizer = AutoTokenizer.from_pretrained(
-                source, config=config, local_files_only=True, trust_remote_code=False
-            )
-            tokenizer.save_pretrained(directory)
-        except BaseException as error:  # transformers raises what its tokenizers raise
-            raise_unless_library_error(error)
-            raise InflightError(f"cannot convert the tokenizer in {source} to {FILE_NAME}: {cause(error)}") from error
+        config = AutoConfig.for_model(model_type)  # all that the tokenizer's class follows from
+        tokenizer = AutoTokenizer.from_pretrained(source, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer.save_pretrained(directory)

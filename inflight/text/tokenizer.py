@@ -11,7 +11,9 @@ from inflight.text.chat_template import ChatTemplate
 from inflight.text.detokenizer import Detokenizer
 from inflight.text.special_tokens import named_special_tokens
 from inflight.text.token_decoder import parse_decoder
-from inflight.text.tokenizer_file import FILE_NAME, load_tokenizer
+from inflight.text.tokenizer_file import FILE_NAME, is_panic, library_errors, load_tokenizer
+
+_PROBE = "Two words, 12 é\n"  # what a post-processor without its tokens already fails on
 
 
 class Tokenizer:
@@ -29,6 +31,8 @@ class Tokenizer:
         self._tokenizer = load_tokenizer(path)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        with library_errors(f"{path} is damaged: it encodes no text"):
+            self._tokenizer.encode(_PROBE)
         decoder = self._tokenizer.decoder
         self._decoder = parse_decoder(decoder.__getstate__() if decoder else "null", str(path))
         self._added_tokens = self._tokenizer.get_added_tokens_decoder()
@@ -37,7 +41,12 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`. add_special_tokens: as the tokenizer's post-processor does it (a BOS, say)."""
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        except BaseException as error:  # bare Exception, or a panic
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
+            raise InflightError(f"{self.directory / FILE_NAME} does not encode this text: {cause(error)}") from error
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of a whole sequence. Ids outside the vocabulary are no text, as in the tokenizers library."""

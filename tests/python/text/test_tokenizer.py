@@ -133,6 +133,40 @@ def test_a_broken_tokenizer_json_is_refused(tmp_path):
         Tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("model", {"continuing_subword_prefix": "######"}, "is not a tokenizer .*: range end index"),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": ""}, "is not a tokenizer .*: Precompiled"),
+        (
+            "post_processor",
+            {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<x>", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            },
+            "is damaged: it encodes no text: no entry found",
+        ),
+    ],
+)
+def test_a_panic_of_the_library_is_one_line(part, value, message, tmp_path, capfd):
+    document = json.loads(byte_level().to_str())
+    document[part] = {**(document[part] or {}), **value}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(InflightError, match=f"tokenizer.json {message}"):
+        Tokenizer(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_that_the_library_cannot_encode_is_an_error(tmp_path):
+    model = {"type": "Unigram", "vocab": [[letter, -1.0] for letter in "Two wrds,12é\n"], "unk_id": None}
+    document = json.loads(byte_level().to_str()) | {"model": model, "pre_tokenizer": None, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(InflightError, match="tokenizer.json does not encode this text: .*unknown token"):
+        Tokenizer(tmp_path).encode("機")
+
+
 def test_neither_torch_nor_transformers_is_imported(tokenizer_dirs):
     program = (
         "import sys; from inflight.text import Tokenizer; "
