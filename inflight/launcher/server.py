@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import signal
 import tempfile
 import time
@@ -25,6 +26,7 @@ from inflight.repository.check import check_repository
 
 _ENDING = 4  # seconds that requests have to end with an error after that
 _POLL_PERIOD = 0.05  # seconds
+_PLAIN_PATH = re.compile(r"[\w./-]*")  # Triton starts its python stubs by a shell command without quotes
 
 
 class TritonServer:
@@ -55,6 +57,7 @@ class TritonServer:
         if not self.model_repository.is_dir():
             raise InflightError(f"model repository {self.model_repository} is not a directory")
         check_repository(self.model_repository)
+        self._repository = self.model_repository  # as Triton is told
         self._installation = find_tritonserver(tritonserver)
         self._library = find_backend_library()
         ports = choose_ports(http_port, grpc_port, metrics_port)
@@ -174,13 +177,12 @@ class TritonServer:
             self._request_end = None
 
     def _command(self, directory: ServerDirectory) -> list[str]:
-        repository = self.model_repository
-        if " " in str(repository):  # Triton's python stubs split their arguments at spaces
-            repository = directory.path / "repository"
-            repository.symlink_to(self.model_repository.absolute())
+        if not _PLAIN_PATH.fullmatch(str(self.model_repository)):
+            self._repository = directory.path / "repository"
+            self._repository.symlink_to(self.model_repository.absolute())
         return [
             str(self._installation.executable),
-            f"--model-repository={repository}",
+            f"--model-repository={self._repository}",
             f"--backend-directory={directory.path / 'backends'}",
             f"--http-port={self.http_port}",
             f"--grpc-port={self.grpc_port}",
@@ -206,7 +208,8 @@ class TritonServer:
         with open(self.log_file, "rb") as log:
             log.seek(self._log_begin)
             text = log.read().decode(errors="replace")
-        return explain_failure(text) or f"exit status {self._process.wait()}"
+        reason = explain_failure(text) or f"exit status {self._process.wait()}"
+        return reason.replace(str(self._repository), str(self.model_repository))
 
 
 def _answers(port: int, path: str) -> bool:
