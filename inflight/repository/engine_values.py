@@ -19,7 +19,7 @@ def repository_values(engine: str | Path) -> dict[str, object]:
         "max_beam_width": build.max_beam_width,
         "engine_dir": engine,
         "tokenizer_dir": engine / "tokenizer",
-        "preprocessing_instance_count": min(max(cores // 4, 1), 4),  # a long prompt takes a core for milliseconds
+        "preprocessing_instance_count": min(max(cores // 4, 2), 4),  # a long prompt takes one for a while
     }
 
 

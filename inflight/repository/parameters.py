@@ -1,9 +1,11 @@
 """The parameters of a filled config.pbtxt, as a Python model finds them in its `model_config`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from inflight.errors import InflightError
 from inflight.text import Tokenizer
+from inflight.text.prompt_encoder import PromptLimits
 
 _TRUE = ("true", "1", "t", "y", "yes")
 _FALSE = ("false", "0", "f", "n", "no")
@@ -42,6 +44,23 @@ def flag_parameter(model_config: Mapping, name: str, default: bool) -> bool:
             f"model {model_config.get('name')}: parameter {name} is {value!r}; it takes {', '.join(_TRUE + _FALSE)}"
         )
     return value in _TRUE
+
+
+def prompt_limits_parameters(model_config: Mapping, engine_dir: str) -> PromptLimits:
+    """What parameter max_text_bytes and the engine, if there is one that says so, allow. Raises InflightError."""
+    from inflight.repository.engine_values import engine_limit  # the native module, which not every model needs
+
+    text = text_parameter(model_config, "max_text_bytes", default="0")
+    if not text.isdecimal():
+        raise InflightError(
+            f"model {model_config.get('name')}: parameter max_text_bytes is {text!r}; it takes a number of bytes, or 0"
+            " for what the engine can take"
+        )
+    max_tokens = None
+    if engine_dir:
+        with suppress(InflightError):  # TensorRT-LLM's older engines give the lengths of prompt and output apart
+            max_tokens = engine_limit(engine_dir, "max_seq_len")
+    return PromptLimits(max_tokens, int(text) or None)
 
 
 def tokenizer_parameter(model_config: Mapping) -> Tokenizer:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from inflight.errors import InflightError
+from inflight.text.prompt_encoder import PromptEncoder, PromptLimits
 from inflight.text.tokenizer import Tokenizer
 
 Tensors = Mapping[str, np.ndarray]
@@ -25,9 +26,17 @@ class Preprocessor:
     """Maps the input tensors of one preprocessing request to its output tensors; names and shapes are those of
     model_templates/preprocessing/config.pbtxt, with the batch dimension. STRING tensors hold bytes objects."""
 
-    def __init__(self, tokenizer: Tokenizer, add_special_tokens: bool = True, vocab_size: int | None = None):
-        """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        add_special_tokens: bool = True,
+        vocab_size: int | None = None,
+        prompt_limits: PromptLimits | None = None,
+    ):
+        """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known. prompt_limits:
+        by default, those of an engine of which nothing is known."""
         self._tokenizer = tokenizer
+        self._prompts = PromptEncoder(tokenizer, prompt_limits or PromptLimits())
         self._add_special_tokens = add_special_tokens
         self._vocab_size = vocab_size or tokenizer.vocab_size
         self._pad_id = tokenizer.pad_id or 0
@@ -60,7 +69,8 @@ class Preprocessor:
         """Ids [batch, longest] padded at the end, and lengths [batch, 1]."""
         rows, name = [], "the prompt (text_input, QUERY)"
         for text in texts.reshape(-1):
-            ids = self._tokenizer.encode(_decode_utf8(text, name), self._add_special_tokens)
+            self._prompts.check_size(name, text if isinstance(text, bytes) else text.encode())
+            ids = self._prompts.encode(name, _decode_utf8(text, name), self._add_special_tokens)
             if not ids:
                 raise InflightError(f"{name} is empty; send at least one character")
             rows.append(ids)

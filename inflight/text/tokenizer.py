@@ -103,6 +103,13 @@ class Tokenizer:
         """One more than the largest token id: what an engine's vocabulary has to hold."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
+    @cached_property
+    def longest_token_bytes(self) -> int:
+        """The most bytes of text that one token stands for."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        added = (len(token.content.encode()) for token in self._added_tokens.values())
+        return max((*added, *(len(self._decoder.decode(token)) for token in vocabulary)), default=0)
+
     def _special_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return None if text is None else self._tokenizer.token_to_id(text)

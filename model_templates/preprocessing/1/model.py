@@ -6,7 +6,13 @@ import triton_python_backend_utils as pb_utils
 
 from inflight.errors import InflightError
 from inflight.repository.engine_values import engine_vocab_size
-from inflight.repository.parameters import flag_parameter, require_batches, text_parameter, tokenizer_parameter
+from inflight.repository.parameters import (
+    flag_parameter,
+    prompt_limits_parameters,
+    require_batches,
+    text_parameter,
+    tokenizer_parameter,
+)
 from inflight.text.preprocessor import Preprocessor
 
 
@@ -19,6 +25,7 @@ class TritonPythonModel:
             tokenizer_parameter(config),
             add_special_tokens=flag_parameter(config, "add_special_tokens", default=True),
             vocab_size=engine_vocab_size(engine_dir) if engine_dir else None,
+            prompt_limits=prompt_limits_parameters(config, engine_dir),
         )
 
     def execute(self, requests):

@@ -3,7 +3,14 @@
 import pytest
 
 from inflight.errors import InflightError
-from inflight.repository.parameters import flag_parameter, require_batches, text_parameter, tokenizer_parameter
+from inflight.repository.parameters import (
+    flag_parameter,
+    prompt_limits_parameters,
+    require_batches,
+    text_parameter,
+    tokenizer_parameter,
+)
+from inflight.text.prompt_encoder import PromptLimits
 
 
 def config(value):
@@ -40,3 +47,19 @@ def test_a_tokenizer_that_cannot_be_read_is_named_with_its_parameter(tmp_path):
         tokenizer_parameter(config("") | tokenizer)
     assert "model preprocessing: parameter tokenizer_dir" in str(error.value)
     assert f"{tmp_path}/tokenizer.json is not a tokenizer" in str(error.value)
+
+
+def test_limits_of_prompts_come_from_the_engine_and_the_parameter(tiny_engine, tmp_path):
+    engine = str(tiny_engine("llama", max_seq_len=128))
+    limits = {"parameters": {"max_text_bytes": {"string_value": "1000"}}}
+    assert prompt_limits_parameters(config(""), engine) == PromptLimits(max_tokens=128)
+    assert prompt_limits_parameters(config("") | limits, "") == PromptLimits(max_bytes=1000)
+    older = tmp_path / "config.json"  # of TensorRT-LLM
+    older.write_text('{"builder_config": {"max_input_len": 100}}')
+    assert prompt_limits_parameters(config(""), str(tmp_path)) == PromptLimits()
+
+
+def test_limit_of_bytes_that_is_no_number_is_refused():
+    limits = {"parameters": {"max_text_bytes": {"string_value": "1 MB"}}}
+    with pytest.raises(InflightError, match="parameter max_text_bytes is '1 MB'; it takes a number of bytes"):
+        prompt_limits_parameters(config("") | limits, "")
