@@ -6,8 +6,6 @@
 // list may still be empty, and the server ends with signal 11. The thread is then a few microseconds from having put it
 // back, more if it waits for a core. Triton deletes each model on a thread of its own, for which nobody waits.
 
-#include <dlfcn.h>
-
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -15,6 +13,8 @@
 #include <thread>
 #include <typeinfo>
 #include <utility>
+
+#include "triton/called_from_executable.h"
 
 namespace {
 
@@ -50,7 +50,7 @@ extern "C" __attribute__((visibility("default"))) void inflight_start_thread(
     __asm__(START_THREAD);
 
 void inflight_start_thread(std::thread* thread, std::unique_ptr<std::thread::_State>& state, void (*depend)()) {
-  static const auto next = reinterpret_cast<StartThread*>(dlsym(RTLD_NEXT, START_THREAD));
+  static const auto next = inflight::next_function<StartThread>(START_THREAD);
   if (state != nullptr && deletes_a_model(*state)) state.reset(new Late(std::move(state)));
   next(thread, state, depend);
 }

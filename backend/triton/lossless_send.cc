@@ -10,11 +10,9 @@
 
 #include "triton/lossless_send.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/auxv.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,34 +29,21 @@
 #include <thread>
 #include <vector>
 
+#include "triton/called_from_executable.h"
+
 namespace {
 
 constexpr int kMaxDescriptors = 1 << 16;
 constexpr int kPollMs = 10;  // until a channel that has overflowed meanwhile is polled, too
 
-template <class Function>
-Function* next(const char* name) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
-
 ssize_t send_now(int socket, const void* data, size_t size, int flags) {
-  static const auto next_send = next<ssize_t(int, const void*, size_t, int)>("send");
+  static const auto next_send = inflight::next_function<ssize_t(int, const void*, size_t, int)>("send");
   return next_send(socket, data, size, flags);
 }
 
 int close_now(int descriptor) {
-  static const auto next_close = next<int(int)>("close");
+  static const auto next_close = inflight::next_function<int(int)>("close");
   return next_close(descriptor);
-}
-
-bool is_in_executable(const void* address) {
-  static const void* const executable = [] {
-    Dl_info entry{};
-    dladdr(reinterpret_cast<void*>(getauxval(AT_ENTRY)), &entry);
-    return entry.dli_fbase;
-  }();
-  Dl_info object{};
-  return dladdr(address, &object) != 0 && object.dli_fbase == executable;
 }
 
 // The messages that wait for room in one socket. They are sent through a duplicate of its descriptor, so that they
@@ -216,11 +201,11 @@ Channels& channels() {
 #define INFLIGHT_INTERPOSE extern "C" __attribute__((visibility("default")))
 
 INFLIGHT_INTERPOSE int socketpair(int domain, int type, int protocol, int descriptors[2]) noexcept {
-  static const auto next_socketpair = next<int(int, int, int, int[2])>("socketpair");
+  static const auto next_socketpair = inflight::next_function<int(int, int, int, int[2])>("socketpair");
   const int status = next_socketpair(domain, type, protocol, descriptors);
   constexpr int kFlags = SOCK_NONBLOCK | SOCK_CLOEXEC;
   if (status != 0 || domain != AF_UNIX || (type & ~kFlags) != SOCK_STREAM) return status;
-  if (!is_in_executable(__builtin_return_address(0))) return status;
+  if (!inflight::is_in_executable(__builtin_return_address(0))) return status;
   try {
     channels().add(descriptors[0]);
     channels().add(descriptors[1]);
