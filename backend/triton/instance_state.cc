@@ -98,15 +98,14 @@ InstanceState::Outcome InstanceState::start(TRITONBACKEND_Request* triton_reques
     if (request.stop) {
       running_.stop(request.id);
       send_only_response(factory.get(), nullptr);
-    } else {
-      submit(std::move(request), factory);
+      return Outcome::kStarted;
     }
-    return Outcome::kStarted;
+    return submit(std::move(request), factory);
   } catch (const std::exception& error) {
     if (factory) {
       send_only_response(factory.get(), &error);
     } else {
-      log_if_error(to_triton_error(error).release());
+      send_only_response(triton_request, error);
     }
     return Outcome::kRefused;
   }
@@ -120,7 +119,7 @@ ResponseFormat InstanceState::response_format(const InferenceRequest& request) c
           .vocab_size = batch_manager_.engine_info().vocab_size};
 }
 
-void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& factory) {
+InstanceState::Outcome InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& factory) {
   const Request& first = request.sequences.front();
   const bool returns_prompt = !first.streaming && !request.exclude_input_in_output;
   std::vector<std::vector<int32_t>> prompts;
@@ -128,10 +127,10 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
     prompts.push_back(returns_prompt ? sequence.input_ids : std::vector<int32_t>());
   }
   ResponseWriter writer(request.outputs, response_format(request));
-  const auto pending = std::make_shared<PendingRequest>(instance_, std::move(factory), std::move(writer),
-                                                        std::move(prompts), request.id, running_, late_ends_);
-  if (pending->is_announced()) fetched_.add(pending);
+  const auto pending = std::make_shared<PendingRequest>(instance_, factory, std::move(writer), std::move(prompts),
+                                                        request.id, running_, late_ends_);
   try {
+    if (pending->is_announced()) fetched_.add(pending);
     for (size_t i = 0; i < request.sequences.size(); ++i) {
       Request& sequence = request.sequences[i];
       sequence.on_start = [this, pending] {
@@ -145,7 +144,9 @@ void InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& fact
     }
   } catch (const std::exception& error) {
     pending->fail(error);  // the batch's sequences that were submitted before see it as cancelled
+    return Outcome::kRefused;
   }
+  return Outcome::kStarted;
 }
 
 // That there is nothing to fetch is no mistake of the client: the request was announced while it was silent.

@@ -33,7 +33,7 @@ class InstanceState {
   Outcome start(TRITONBACKEND_Request* request) noexcept;
   BatchManager make_batch_manager();
   ResponseFormat response_format(const InferenceRequest& request) const;
-  void submit(InferenceRequest request, ResponseFactoryHandle& factory);
+  Outcome submit(InferenceRequest request, ResponseFactoryHandle& factory);
   void fetch(uint64_t generation_id, const std::vector<std::string>& outputs, TRITONBACKEND_ResponseFactory* factory);
 
   const ModelConfig& config_;

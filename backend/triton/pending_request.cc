@@ -48,11 +48,10 @@ void RunningRequests::stop(const std::string& id) {
   for (auto entry = begin; entry != end; ++entry) entry->second->stop();
 }
 
-PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle factory,
+PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle& factory,
                                ResponseWriter writer, std::vector<std::vector<int32_t>> prompts, std::string id,
                                RunningRequests& running, LateEnds& late_ends)
-    : factory_(std::move(factory)),
-      statistics_(instance, factory_.get()),
+    : statistics_(instance, factory.get()),
       writer_(std::move(writer)),
       prompts_(std::move(prompts)),
       id_(std::move(id)),
@@ -63,6 +62,7 @@ PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFa
       unfinished_sequences_(prompts_.size()),
       has_sent_(prompts_.size()) {
   if (!id_.empty()) running_.add(id_, this);
+  factory_ = std::move(factory);
 }
 
 PendingRequest::~PendingRequest() {
@@ -211,6 +211,13 @@ void send_only_response(TRITONBACKEND_ResponseFactory* factory, const std::excep
     log_if_error(to_triton_error(failure).release());
     send_final_flag(factory);
   }
+}
+
+void send_only_response(TRITONBACKEND_Request* request, const std::exception& error) noexcept {
+  const ErrorHandle triton_error = to_triton_error(error);
+  TRITONBACKEND_Response* response;
+  if (TRITONSERVER_Error* failure = TRITONBACKEND_ResponseNew(&response, request)) return log_if_error(failure);
+  log_if_error(TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, triton_error.get()));
 }
 
 void send_final_flag(TRITONBACKEND_ResponseFactory* factory) noexcept {

@@ -45,8 +45,9 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `prompts` holds the tokens that output_ids starts with, one entry for each sequence of the batch.
-  PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle factory, ResponseWriter writer,
+  // Takes `factory`, but not if it throws: the caller answers then. `prompts` holds the tokens that output_ids starts
+  // with, one entry for each sequence of the batch.
+  PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle& factory, ResponseWriter writer,
                  std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
                  LateEnds& late_ends);
   ~PendingRequest();
@@ -92,7 +93,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   void count(const Response& content, uint64_t output_begin) noexcept;
   void end_with_error(const std::exception& error) noexcept;
 
-  const ResponseFactoryHandle factory_;
+  ResponseFactoryHandle factory_;
   ResponseStatistics statistics_;
   const ResponseWriter writer_;
   const std::vector<std::vector<int32_t>> prompts_;
@@ -117,6 +118,8 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
 
 // Answers a request that never became pending: one response without tensors, or the error, and the final flag.
 void send_only_response(TRITONBACKEND_ResponseFactory* factory, const std::exception* error) noexcept;
+// The same for one that not even a factory could be made of.
+void send_only_response(TRITONBACKEND_Request* request, const std::exception& error) noexcept;
 void send_final_flag(TRITONBACKEND_ResponseFactory* factory) noexcept;
 
 }  // namespace inflight::triton

@@ -158,7 +158,14 @@ def test_model_without_batch_dimension(grpc, expected):
     assert result.as_numpy("sequence_length").tolist() == [len(PROMPT) + MAX_TOKENS]
 
 
-def test_statistics_count_requests(http):
+REFUSED = {
+    "by the reader": request(PROMPT, lora_task_id=np.array([[1]], np.uint64)),
+    "by the batch manager": request(PROMPT, max_tokens=1000),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_statistics_count_requests(http, refused):
     def counts() -> tuple[int, int]:
         statistics = http.get_inference_statistics("coupled")["model_stats"][0]
         return statistics["inference_stats"]["success"]["count"], statistics["inference_stats"]["fail"]["count"]
@@ -166,7 +173,7 @@ def test_statistics_count_requests(http):
     success, fail = counts()
     http.infer("coupled", tensors(httpclient, never_ends()))
     with pytest.raises(InferenceServerException):
-        http.infer("coupled", tensors(httpclient, never_ends(beam_width=5)))
+        http.infer("coupled", tensors(httpclient, refused))
     deadline = time.monotonic() + 30  # a refusal is counted just after it is sent
     while counts() != (success + 1, fail + 1) and time.monotonic() < deadline:
         time.sleep(0.01)
