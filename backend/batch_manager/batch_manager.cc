@@ -85,6 +85,7 @@ Response unsent(Sequence& sequence) {
     response.generation_logits = std::exchange(sequence.generation_logits, {});
   }
   if (sequence.num_sent == 0 && request.return_context_logits) response.context_logits = sequence.state->context_logits;
+  response.logits_memory = sequence.state->logits_memory;
   response.kv_cache_alloc_total_blocks = sequence.num_blocks;
   response.kv_cache_reused_blocks = sequence.num_reused_blocks;
   response.kv_cache_alloc_new_blocks = sequence.num_blocks - sequence.num_reused_blocks;
@@ -249,16 +250,17 @@ struct BatchManager::Implementation {
   }
 
   void end_queued(Clock::time_point now) {
-    RequestQueue& queue = scheduler.queue();
     const auto look_at = [&](const std::shared_ptr<RequestState>& request) {
       if (end_if_cancelled(*request, now, 0)) scheduler.remove_ended(*request);
     };
-    for (const RequestId id : cancelled) {
-      if (const auto request = queue.find(id)) look_at(request);
-    }
-    while (const auto request = queue.overdue(now)) look_at(request);
-    for (int i = 0; i < kAskedPerStep; ++i) {
-      if (const auto request = queue.next_in_turn()) look_at(request);
+    for (RequestQueue* queue : scheduler.queues()) {
+      for (const RequestId id : cancelled) {
+        if (const auto request = queue->find(id)) look_at(request);
+      }
+      while (const auto request = queue->overdue(now)) look_at(request);
+      for (int i = 0; i < kAskedPerStep; ++i) {
+        if (const auto request = queue->next_in_turn()) look_at(request);
+      }
     }
   }
 
@@ -320,8 +322,11 @@ struct BatchManager::Implementation {
     for (const ScheduledChunk& chunk : chunks) {
       Sequence& sequence = *chunk.sequence;
       const bool has_new = sequence.num_generated() > sequence.num_sent;
-      if (has_new && sequence.request.streaming && !sequence.is_finished()) {
+      if (!has_new || !sequence.request.streaming || sequence.is_finished()) continue;
+      try {
         delivery.post(sequence.channel, unsent(sequence));
+      } catch (const std::exception& failure) {
+        sequence.state->error = Error(ErrorCode::kInternal, concat("a response cannot be made: ", failure.what()));
       }
     }
   }
@@ -360,13 +365,15 @@ struct BatchManager::Implementation {
     compiling.clear();
     scheduler.for_each([&](Sequence& sequence) { sequence.state->error = error; });
     scheduler.for_each_opened([&](RequestState& request) { request.error = error; });
-    while (!scheduler.queue().empty()) end_with(*scheduler.queue().first(), error);
+    for (RequestQueue* queue : scheduler.queues()) {
+      while (!queue->empty()) end_with(*queue->first(), error);
+    }
     finish_sequences();
   }
 
   void end_with(RequestState& request, const Error& error) {
     request.error = error;
-    if (scheduler.queue().find(request.id)) scheduler.remove_ended(request);
+    if (request.num_made == 0) scheduler.remove_ended(request);
   }
 
   void finish_sequences() {

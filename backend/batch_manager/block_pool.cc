@@ -155,6 +155,10 @@ void BlockPool::evict(int32_t node) {
   }
 }
 
+void BlockPool::forget(int32_t block) {
+  if (nodes_[block] != PrefixTree::kNone) evict(nodes_[block]);
+}
+
 void BlockPool::offload(int32_t node) {
   const int32_t source = blocks_[node];
   const EvictionKey key = device_.evictable.key(node);

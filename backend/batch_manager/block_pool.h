@@ -52,6 +52,8 @@ class BlockPool {
 
   // The tree leads to this block by this node, which had none, or one of the host tier.
   void bind(int32_t node, int32_t block);
+  // The block does not hold what its node says, nor do those that follow it: the tree does not lead to them any more.
+  void forget(int32_t block);
   void drop(int32_t leaf);  // removes the node; its block is empty unless somebody holds it
   void touch(int32_t node);  // most recently used
   void set_priority(int32_t node, RetentionPriority priority, std::optional<std::chrono::milliseconds> duration);

@@ -21,6 +21,7 @@ void join(Response& pending, Response&& next) {
   append(pending.top_log_probs, next.top_log_probs);
   append(pending.generation_logits, next.generation_logits);
   if (next.context_logits != nullptr) pending.context_logits = std::move(next.context_logits);
+  if (next.logits_memory != nullptr) pending.logits_memory = std::move(next.logits_memory);
   pending.cum_log_prob = next.cum_log_prob;
   pending.beams = std::move(next.beams);
   pending.kv_cache_alloc_total_blocks = next.kv_cache_alloc_total_blocks;

@@ -288,6 +288,10 @@ void KvCache::release(BlockList& list, const PrefixKey& key, int32_t prompt_leng
   clear(list);
 }
 
+void KvCache::forget(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies) pool_.forget(copy.destination);
+}
+
 void KvCache::release(BlockList& list) {
   for (size_t i = list.block_ids.size(); i-- > 0;) {
     if (list.block_ids[i] != kFreedBlock) pool_.release(list.block_ids[i]);

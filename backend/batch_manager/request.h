@@ -125,6 +125,7 @@ struct Response {
   // Shared: every sequence of a request has the same prompt.
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], in the first response, when asked for
   std::vector<float> generation_logits;                      // [tokens, vocab_size], when asked for; not with beam search
+  std::shared_ptr<const void> logits_memory;  // the request's share of the budget: kept as long as the logits are
   // Of this sequence up to here: blocks in its list, those of them taken from the cache's reuse, and the others.
   int32_t kv_cache_alloc_total_blocks = 0;
   int32_t kv_cache_reused_blocks = 0;

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "batch_manager/beam_search.h"
+#include "batch_manager/logits_budget.h"
+#include "common/rounding.h"
 
 namespace inflight {
 namespace {
@@ -67,6 +69,17 @@ void check_blocks(const Request& request, const EngineInfo& info, const KvCache&
             " blocks of the KV cache, and it has ", info.num_blocks, " of ", info.tokens_per_block,
             " tokens: ask for less, or give the KV cache more memory (max_tokens_in_paged_kv_cache, --kv-cache-memory)");
   }
+}
+
+void check_logits(const Request& request, const EngineInfo& info) {
+  const int64_t needed = logits_bytes(request, info.vocab_size);
+  if (needed <= info.logits_bytes) return;
+  const auto mebibytes = [](int64_t bytes) { return concat(divide_up(bytes, int64_t{1} << 20), " MiB"); };
+  invalid(request.return_context_logits ? "return_context_logits" : "return_generation_logits", " with ",
+          request.input_ids.size(), " input_ids, request_output_len (max_tokens) ", request.max_new_tokens,
+          " and num_return_sequences ", request.num_return_sequences, " takes ", mebibytes(needed),
+          " of logits, and this engine has ", mebibytes(info.logits_bytes),
+          " for them: ask for less, or rebuild with a larger --logits-memory");
 }
 
 void check_range(const char* name, double value, bool ok, const char* allowed) {
@@ -216,6 +229,7 @@ void check_request(const Request& request, const EngineInfo& info, const BatchMa
   check_words("stop_words", request.stop_words, info.vocab_size);
   check_sequences(request, info);
   check_blocks(request, info, kv_cache);
+  check_logits(request, info);
   check_drafts(request, info, options);
   check_retention(request.retention, static_cast<int64_t>(request.input_ids.size()));
   check_range("priority", request.priority, request.priority >= 0 && request.priority <= 1, "in 0 to 1");

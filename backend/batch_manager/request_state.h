@@ -33,6 +33,7 @@ struct RequestState {
   const Clock::time_point submitted = Clock::now();
 
   std::shared_ptr<const RequestedGuide> guide;  // null: the text is free
+  std::shared_ptr<const void> logits_memory;  // its share of the budget, from its first start on
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
   std::optional<PromptLookup> prompt_lookup;                 // of the prompt, once a sequence has needed it
 

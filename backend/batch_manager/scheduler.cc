@@ -41,7 +41,8 @@ Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable
                  .tokens_per_block = info.tokens_per_block,
                  .enable_reuse = enable_kv_cache_reuse,
                  .attention_window = info.attention_window,
-                 .sink_tokens = info.sink_tokens}) {
+                 .sink_tokens = info.sink_tokens}),
+      logits_budget_(info.logits_bytes) {
   for (int32_t slot = info.max_batch_size - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   running_.reserve(info.max_batch_size);
   chunks_.reserve(info.max_batch_size);
@@ -49,7 +50,11 @@ Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable
 
 void Scheduler::add(std::shared_ptr<RequestState> request) {
   num_queued_ += request->num_waiting();
-  queue_.add(std::move(request));
+  queue_of(*request).add(std::move(request));
+}
+
+RequestQueue& Scheduler::queue_of(const RequestState& request) {
+  return logits_bytes(request.request, info_.vocab_size) > 0 ? logits_queue_ : queue_;
 }
 
 const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
@@ -58,20 +63,21 @@ const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
   }
   chunks_.clear();
   paused_now_ = false;
-  int32_t budget = info_.max_num_tokens;
-  schedule_generation(budget);
-  if (schedule_contexts(budget) && !paused_now_) start_waiting(budget);
-  schedule_drafts(budget);
+  budget_ = {info_.max_num_tokens, info_.max_returned_logits};
+  schedule_generation();
+  if (schedule_contexts() && !paused_now_) start_waiting();
+  schedule_drafts();
   return chunks_;
 }
 
-void Scheduler::schedule_generation(int32_t& budget) {
+void Scheduler::schedule_generation() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.in_context_phase() || sequence.is_onboarding) continue;
     if (!make_room(i)) continue;
     chunks_.push_back({&sequence, 1, 0, false});
-    budget -= sequence.num_slots();
+    budget_.tokens -= sequence.num_slots();
+    if (sequence.returned_logits(/*samples=*/true) != ReturnedLogits::kNone) --budget_.logits;
   }
 }
 
@@ -105,20 +111,23 @@ bool Scheduler::make_room(size_t& index) {
 }
 
 // A context that does not fit closes the step to those behind it, so that nothing overtakes it for ever: false.
-bool Scheduler::schedule_contexts(int32_t& budget) {
+bool Scheduler::schedule_contexts() {
   for (auto& sequence : running_) {
     if (!sequence->in_context_phase() || sequence->is_onboarding) continue;
-    if (!add_context_chunk(*sequence, budget)) return false;
+    if (!add_context_chunk(*sequence)) return false;
   }
   return true;
 }
 
-bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
+bool Scheduler::add_context_chunk(Sequence& sequence) {
   const int32_t wanted = sequence.num_uncached();
-  // What a paused sequence computes anew may be longer than any step.
-  const bool is_chunked = enable_chunked_context_ || sequence.num_generated() > 0;
-  if (budget <= 0 || (wanted > budget && !is_chunked)) return false;
-  int32_t num_tokens = std::min(wanted, budget);
+  const ReturnedLogits returned = sequence.returned_logits(/*samples=*/true);
+  const bool returns_all = returned == ReturnedLogits::kAll;
+  // What a paused sequence computes anew, or returns logits of, may be longer than any step.
+  const bool is_chunked = enable_chunked_context_ || sequence.num_generated() > 0 || returns_all;
+  if (budget_.tokens <= 0 || (wanted > budget_.tokens && !is_chunked)) return false;
+  if (returned != ReturnedLogits::kNone && budget_.logits <= 0) return true;  // those behind it need none, perhaps
+  int32_t num_tokens = std::min({wanted, budget_.tokens, returns_all ? budget_.logits : wanted});
   if (num_tokens < wanted) {  // the next chunk begins with a block, if this one can reach its start
     const int32_t aligned = (sequence.num_cached + num_tokens) / info_.tokens_per_block * info_.tokens_per_block;
     if (aligned > sequence.num_cached) num_tokens = aligned - sequence.num_cached;
@@ -127,17 +136,18 @@ bool Scheduler::add_context_chunk(Sequence& sequence, int32_t& budget) {
     throw_error(ErrorCode::kInternal, "the KV cache has no block for a context within its reservation");
   }
   chunks_.push_back({&sequence, num_tokens, 0, true});
-  budget -= num_tokens;
+  budget_.tokens -= num_tokens;
+  if (returned != ReturnedLogits::kNone) budget_.logits -= returns_all ? num_tokens : 1;
   return true;
 }
 
-void Scheduler::start_waiting(int32_t& budget) {
+void Scheduler::start_waiting() {
   const bool is_static = policy_ == SchedulerPolicy::kStaticBatch;
   const bool joins_only = is_static && !running_.empty();
   const auto must_wait = [&](const Sequence& sequence) {
     return !may_start(sequence) || (joins_only && sequence.state->computed_prompt == nullptr);
   };
-  for (size_t i = 0; !free_slots_.empty() && (budget > 0 || is_static);) {
+  for (size_t i = 0; !free_slots_.empty() && (budget_.tokens > 0 || is_static);) {
     while (i < waiting_.size() && must_wait(*waiting_[i])) ++i;
     const auto request = next_request(joins_only);
     if (request && (i == waiting_.size() || request->rank < waiting_[i]->state->rank)) {
@@ -150,7 +160,7 @@ void Scheduler::start_waiting(int32_t& budget) {
                     std::move(waiting_[i]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
     if (sequence.is_onboarding) continue;
-    if (!add_context_chunk(sequence, budget) && !is_static) return;
+    if (!add_context_chunk(sequence) && !is_static) return;
   }
 }
 
@@ -162,15 +172,23 @@ std::shared_ptr<RequestState> Scheduler::next_request(bool joins_only) const {
            (!joins_only || request->computed_prompt != nullptr);
   };
   const auto opened = std::find_if(opened_.begin(), opened_.end(), may_open);
-  if (joins_only || queue_.empty()) return opened == opened_.end() ? nullptr : *opened;
-  return opened == opened_.end() || queue_.first()->rank < (*opened)->rank ? queue_.first() : *opened;
+  std::shared_ptr<RequestState> first = opened == opened_.end() ? nullptr : *opened;
+  if (joins_only) return first;
+  for (const RequestQueue* queue : {&queue_, &logits_queue_}) {
+    if (queue->empty() || (first && first->rank <= queue->first()->rank)) continue;
+    if (!logits_budget_.has_room(logits_bytes(queue->first()->request, info_.vocab_size))) continue;
+    first = queue->first();
+  }
+  return first;
 }
 
 // Makes the request's next sequence. Returns its index in waiting_; none if it cannot be made, which ends the request.
 std::optional<size_t> Scheduler::make_sequence(const std::shared_ptr<RequestState>& request) {
   if (request->num_made == 0) {
     opened_.insert(std::upper_bound(opened_.begin(), opened_.end(), request, rank_before), request);
-    queue_.remove(*request);
+    queue_of(*request).remove(*request);
+    const int64_t logits = logits_bytes(request->request, info_.vocab_size);
+    if (logits > 0) request->logits_memory = logits_budget_.reserve(logits);
   }
   try {
     auto sequence = std::make_unique<Sequence>(request, request->num_made, info_.vocab_size);
@@ -186,15 +204,18 @@ std::optional<size_t> Scheduler::make_sequence(const std::shared_ptr<RequestStat
 }
 
 // Drafts never pause anyone: what the budget and the free blocks leave.
-void Scheduler::schedule_drafts(int32_t budget) {
+void Scheduler::schedule_drafts() {
   for (ScheduledChunk& chunk : chunks_) {
     Sequence& sequence = *chunk.sequence;
     if (sequence.drafts.empty() || chunk.num_tokens < sequence.num_uncached()) continue;
-    const int32_t num_drafts = std::min({static_cast<int32_t>(sequence.drafts.size()), budget, sequence.max_drafts()});
+    const bool returns_logits = sequence.returned_logits(/*samples=*/true) != ReturnedLogits::kNone;
+    const int32_t num_drafts = std::min({static_cast<int32_t>(sequence.drafts.size()), budget_.tokens,
+                                         sequence.max_drafts(), returns_logits ? budget_.logits : budget_.tokens});
     if (num_drafts <= 0) continue;
     if (!kv_cache_.extend(sequence.blocks, sequence.num_cached + chunk.num_tokens + num_drafts)) continue;
     chunk.num_drafts = num_drafts;
-    budget -= num_drafts;
+    budget_.tokens -= num_drafts;
+    if (returns_logits) budget_.logits -= num_drafts;
   }
 }
 
@@ -395,7 +416,7 @@ void Scheduler::collect_finished() {
 
 void Scheduler::remove_ended(const RequestState& request) {
   num_queued_ -= request.num_waiting();
-  ended_.push_back(queue_.remove(request));
+  ended_.push_back(queue_of(request).remove(request));
 }
 
 // Everything that a running sequence holds.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -8,6 +9,7 @@
 
 #include "batch_manager/batch_manager.h"
 #include "batch_manager/kv_cache.h"
+#include "batch_manager/logits_budget.h"
 #include "batch_manager/request_queue.h"
 #include "batch_manager/sequence.h"
 #include "engine/engine.h"
@@ -21,6 +23,12 @@ struct ScheduledChunk {
   int32_t num_tokens;
   int32_t num_drafts;
   bool is_context;
+};
+
+// What a step has room for.
+struct StepBudget {
+  int32_t tokens;
+  int32_t logits;  // rows of StepOutput::logits
 };
 
 // Decides what each step runs, up to max_num_tokens: every sequence in generation phase, then context chunks in the
@@ -70,14 +78,16 @@ class Scheduler {
   void for_each_opened(Visit visit) {
     for (auto& request : opened_) visit(*request);
   }
-  // Requests of which no sequence is made.
-  RequestQueue& queue() { return queue_; }
-  // A request in the queue has ended: it moves to ended().
+  // Requests of which no sequence is made; they are in one of these.
+  std::array<RequestQueue*, 2> queues() { return {&queue_, &logits_queue_}; }
+  // A request in a queue has ended: it moves to ended().
   void remove_ended(const RequestState& request);
   // The request that starts next, or goes on; null if none waits.
   std::shared_ptr<RequestState> first_waiting() const;
 
-  bool empty() const { return waiting_.empty() && running_.empty() && opened_.empty() && queue_.empty(); }
+  bool empty() const {
+    return waiting_.empty() && running_.empty() && opened_.empty() && queue_.empty() && logits_queue_.empty();
+  }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_queued() const { return num_queued_; }  // waiting, nothing generated
   int32_t num_paused() const { return num_paused_; }  // waiting to go on
@@ -85,15 +95,16 @@ class Scheduler {
   KvCache& kv_cache() { return kv_cache_; }
 
  private:
-  void schedule_generation(int32_t& budget);
-  bool schedule_contexts(int32_t& budget);
-  void start_waiting(int32_t& budget);
-  void schedule_drafts(int32_t budget);
+  void schedule_generation();
+  bool schedule_contexts();
+  void start_waiting();
+  void schedule_drafts();
   // Blocks for the sequence's next token, pausing others if the policy allows that, or in the end itself.
   bool make_room(size_t& index);
-  bool add_context_chunk(Sequence& sequence, int32_t& budget);
+  bool add_context_chunk(Sequence& sequence);
 
   bool may_start(const Sequence& sequence) const;
+  RequestQueue& queue_of(const RequestState& request);
   std::shared_ptr<RequestState> next_request(bool joins_only) const;
   std::optional<size_t> make_sequence(const std::shared_ptr<RequestState>& request);
   bool start(Sequence& sequence);
@@ -114,12 +125,16 @@ class Scheduler {
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
   // By rank. Who waits: requests, those of which some sequences are made, and sequences, which are paused or have tried
-  // to start. Only the first of these three grows with the load.
+  // to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart from those
+  // that need none.
   RequestQueue queue_;
+  RequestQueue logits_queue_;
+  LogitsBudget logits_budget_;
   std::vector<std::shared_ptr<RequestState>> opened_;
   std::vector<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<ScheduledChunk> chunks_;
+  StepBudget budget_{};  // what is left of the step
   std::vector<std::unique_ptr<Sequence>> finished_;
   std::vector<std::shared_ptr<RequestState>> ended_;
   std::vector<int32_t> beam_tokens_;

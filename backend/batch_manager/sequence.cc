@@ -46,6 +46,11 @@ void Sequence::accept(const SampledToken& sampled, std::span<const TokenLogProb>
   }
 }
 
+ReturnedLogits Sequence::returned_logits(bool samples) const {
+  if (request.return_context_logits && state->context_logits == nullptr) return ReturnedLogits::kAll;
+  return request.return_generation_logits && samples ? ReturnedLogits::kSampled : ReturnedLogits::kNone;
+}
+
 SamplingConfig Sequence::sampling() const {
   SamplingConfig sampling = request.sampling;
   sampling.random_seed += static_cast<uint64_t>(index);

@@ -44,6 +44,8 @@ struct Sequence {
   // Generated tokens that may still come, beside one in the next step.
   int32_t max_drafts() const { return request.max_new_tokens - num_generated() - 1; }
   SamplingConfig sampling() const;  // of the engine's slot
+  // Of a slice with more of its tokens, whose last one samples or not.
+  ReturnedLogits returned_logits(bool samples) const;
   // Of the tokens that are in the KV cache.
   PrefixKey cached_key() const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <unordered_set>
 #include <utility>
 
 #include "common/error.h"
@@ -18,7 +19,12 @@ StepRunner::StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guid
 
 void StepRunner::start_copies() {
   const auto copies = scheduler_.kv_cache().take_copies();
-  const CopyHandle handle = copies.empty() ? 0 : engine_.copy_blocks(copies);
+  CopyHandle handle = 0;
+  try {
+    if (!copies.empty()) handle = engine_.copy_blocks(copies);
+  } catch (const std::exception& failure) {
+    lose_copies(copies, failure);
+  }
   scheduler_.for_each_running([&](Sequence& sequence) {
     if (!sequence.is_onboarding) return;
     if (!sequence.onboarding) sequence.onboarding = handle;
@@ -26,18 +32,30 @@ void StepRunner::start_copies() {
   });
 }
 
+void StepRunner::lose_copies(std::span<const BlockCopy> copies, const std::exception& failure) {
+  scheduler_.kv_cache().forget(copies);
+  std::unordered_set<int32_t> lost;
+  for (const BlockCopy& copy : copies) lost.insert(copy.destination);
+  const auto holds_lost = [&](const BlockList& list) {
+    return std::ranges::any_of(list.block_ids, [&](int32_t block) { return lost.contains(block); });
+  };
+  scheduler_.for_each_running([&](Sequence& sequence) {
+    const auto is_lost = [&](const BeamSlot& beam) { return holds_lost(beam.blocks); };
+    if (holds_lost(sequence.blocks) || std::ranges::any_of(sequence.beams, is_lost)) fail(sequence, failure);
+  });
+}
+
 void StepRunner::run(const std::vector<ScheduledChunk>& chunks) {
   try {
     slices_.clear();
     joined_tokens_.clear();
-    for (const ScheduledChunk& chunk : chunks) {
-      configure(*chunk.sequence);
-      add_slices(chunk);
-    }
+    in_step_.clear();
+    for (const ScheduledChunk& chunk : chunks) add(chunk);
+    if (in_step_.empty()) return;
     output_ = engine_.wait(engine_.submit({slices_, guided_decoder_}));
     ++counts_.steps;
     next_slice_ = next_token_ = next_top_log_prob_ = next_logit_ = 0;
-    for (const ScheduledChunk& chunk : chunks) take_output(chunk);
+    for (const ScheduledChunk* chunk : in_step_) take_output(*chunk);
   } catch (const Error& error) {
     fail(chunks, error);
   } catch (const std::exception& exception) {
@@ -53,6 +71,27 @@ void StepRunner::fail(const std::vector<ScheduledChunk>& chunks, const Error& er
   }
 }
 
+// A sequence that cannot take part, for want of memory perhaps, fails alone.
+void StepRunner::add(const ScheduledChunk& chunk) {
+  if (chunk.sequence->is_finished()) return;  // its copies failed
+  const size_t num_slices = slices_.size(), num_joined = joined_tokens_.size();
+  try {
+    configure(*chunk.sequence);
+    add_slices(chunk);
+    in_step_.push_back(&chunk);
+  } catch (const std::exception& failure) {
+    slices_.resize(num_slices);
+    joined_tokens_.resize(num_joined);
+    fail(*chunk.sequence, failure);
+  }
+}
+
+void StepRunner::fail(Sequence& sequence, const std::exception& failure) {
+  log_error("a sequence failed: ", failure.what());
+  const auto* error = dynamic_cast<const Error*>(&failure);
+  sequence.state->error = error ? *error : Error(ErrorCode::kInternal, concat("the request failed: ", failure.what()));
+}
+
 void StepRunner::configure(Sequence& sequence) {
   if (sequence.is_configured) return;
   const auto generated = std::span<const int32_t>(sequence.tokens).subspan(sequence.prompt_length);
@@ -64,8 +103,20 @@ void StepRunner::configure(Sequence& sequence) {
   } else if (guided_decoder_ != nullptr) {
     guided_decoder_->finish(sequence.slot);
   }
-  sequence.context_logits.clear();
+  reserve_logits(sequence);
   sequence.is_configured = true;
+}
+
+// Before the step, so that nobody else's fails where there is no memory.
+void StepRunner::reserve_logits(Sequence& sequence) {
+  const size_t vocab_size = engine_.info().vocab_size;
+  sequence.context_logits.clear();
+  if (sequence.returned_logits(/*samples=*/false) == ReturnedLogits::kAll) {
+    sequence.context_logits.reserve(sequence.prompt_length * vocab_size);
+  }
+  if (sequence.request.return_generation_logits && !sequence.request.streaming) {
+    sequence.generation_logits.reserve(sequence.request.max_new_tokens * vocab_size);
+  }
 }
 
 void StepRunner::add_slices(const ScheduledChunk& chunk) {
@@ -93,26 +144,34 @@ void StepRunner::add_slices(const ScheduledChunk& chunk) {
   slice.samples = chunk.num_tokens == sequence.num_uncached();
   slice.num_drafts = chunk.num_drafts;
   slice.is_masked = slice.samples && sequence.state->guide != nullptr;
-  if (sequence.request.return_context_logits && sequence.state->context_logits == nullptr) {
-    slice.returned_logits = ReturnedLogits::kAll;
-  } else if (sequence.request.return_generation_logits && slice.samples) {
-    slice.returned_logits = ReturnedLogits::kSampled;
-  }
+  slice.returned_logits = sequence.returned_logits(slice.samples);
   slices_.push_back(slice);
 }
 
 void StepRunner::take_output(const ScheduledChunk& chunk) {
+  const SequenceSlice& slice = slices_[next_slice_];
+  const auto tokens = next_tokens(chunk);
+  const auto top = next_top_log_probs(*chunk.sequence, chunk.sequence->is_beam_search() ? 0 : tokens.size());
+  const auto logits = next_logits(slice, tokens.size());
+  next_slice_ += std::max<size_t>(1, chunk.sequence->beams.size());
+  try {
+    take_logits(chunk, slice, tokens.size(), logits);
+    take_output(chunk, tokens, top);
+  } catch (const std::exception& failure) {
+    fail(*chunk.sequence, failure);
+  }
+}
+
+void StepRunner::take_output(const ScheduledChunk& chunk, std::span<const SampledToken> tokens,
+                             std::span<const TokenLogProb> top) {
   Sequence& sequence = *chunk.sequence;
   if (chunk.is_context) counts_.context_tokens += chunk.num_tokens;
-  const auto tokens = next_tokens(chunk);
-  take_logits(chunk, tokens.size());
-  next_slice_ += std::max<size_t>(1, sequence.beams.size());
   sequence.num_cached += chunk.num_tokens;
   if (sequence.is_beam_search()) {
     scheduler_.commit(sequence);
     if (!tokens.empty()) take_candidates(sequence, tokens);
   } else {
-    if (!tokens.empty()) take_tokens(chunk, tokens, next_top_log_probs(sequence, tokens.size()));
+    if (!tokens.empty()) take_tokens(chunk, tokens, top);
     scheduler_.commit(sequence);
   }
 }
@@ -221,37 +280,36 @@ void StepRunner::take_candidates(Sequence& sequence, std::span<const SampledToke
   });
 }
 
-void StepRunner::take_logits(const ScheduledChunk& chunk, size_t num_sampled) {
-  Sequence& sequence = *chunk.sequence;
-  const SequenceSlice& slice = slices_[next_slice_];
-  const size_t vocab_size = engine_.info().vocab_size;
-  std::span<const float> sampled;
-  if (slice.returned_logits == ReturnedLogits::kSampled) {
-    sampled = next_logits(num_sampled);
-  } else if (slice.returned_logits == ReturnedLogits::kAll) {
-    const auto all = next_logits(slice.tokens.size());
-    const auto context = all.first(chunk.num_tokens * vocab_size);
-    auto& logits = sequence.context_logits;
-    if (logits.empty()) logits.reserve(sequence.prompt_length * vocab_size);
-    logits.insert(logits.end(), context.begin(), context.end());
-    if (slice.samples) {
-      sequence.state->context_logits = std::make_shared<const std::vector<float>>(std::exchange(logits, {}));
-      sampled = all.subspan((chunk.num_tokens - 1) * vocab_size, num_sampled * vocab_size);
-    }
-  }
-  if (sequence.request.return_generation_logits && !sampled.empty()) {
-    sequence.generation_logits.insert(sequence.generation_logits.end(), sampled.begin(), sampled.end());
-  }
-}
-
-std::span<const float> StepRunner::next_logits(size_t rows) {
+// The rows of one slice.
+std::span<const float> StepRunner::next_logits(const SequenceSlice& slice, size_t num_sampled) {
+  const bool returns_sampled = slice.returned_logits == ReturnedLogits::kSampled;
+  const size_t rows = returns_sampled ? std::min<size_t>(num_sampled, num_returned_logits(slice))
+                                      : num_returned_logits(slice);
   const size_t count = rows * engine_.info().vocab_size;
   if (next_logit_ + count > output_.logits.size()) {
     throw_error(ErrorCode::kInternal, "the engine returned ", output_.logits.size(), " logits, too few");
   }
-  const auto logits = std::span<const float>(output_.logits).subspan(next_logit_, count);
+  const auto logits = output_.logits.subspan(next_logit_, count);
   next_logit_ += count;
   return logits;
+}
+
+void StepRunner::take_logits(const ScheduledChunk& chunk, const SequenceSlice& slice, size_t num_sampled,
+                             std::span<const float> logits) {
+  Sequence& sequence = *chunk.sequence;
+  const size_t vocab_size = engine_.info().vocab_size;
+  std::span<const float> sampled = logits;
+  if (slice.returned_logits == ReturnedLogits::kAll) {
+    const auto context = logits.first(chunk.num_tokens * vocab_size);
+    sequence.context_logits.insert(sequence.context_logits.end(), context.begin(), context.end());
+    if (!slice.samples) return;
+    sequence.state->context_logits =
+        std::make_shared<const std::vector<float>>(std::exchange(sequence.context_logits, {}));
+    sampled = logits.subspan((chunk.num_tokens - 1) * vocab_size, num_sampled * vocab_size);
+  }
+  if (sequence.request.return_generation_logits) {
+    sequence.generation_logits.insert(sequence.generation_logits.end(), sampled.begin(), sampled.end());
+  }
 }
 
 }  // namespace inflight

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,12 @@ struct SequenceSlice {
   ReturnedLogits returned_logits = ReturnedLogits::kNone;
   bool is_masked = false;              // StepInput::masks says which tokens it may sample; not with drafts
 };
+
+// Rows of StepOutput::logits that it may take.
+inline int32_t num_returned_logits(const SequenceSlice& slice) {
+  if (slice.returned_logits == ReturnedLogits::kAll) return static_cast<int32_t>(slice.tokens.size());
+  return slice.returned_logits == ReturnedLogits::kSampled && slice.samples ? slice.num_drafts + 1 : 0;
+}
 
 // Which tokens the masked slices of a step may sample. Made beside the forward pass.
 class TokenMasks {
@@ -74,7 +81,8 @@ struct StepOutput {
   std::vector<SampledToken> tokens;
   // For each of `tokens`, its slot's SamplingConfig::num_top_log_probs most likely tokens, best first.
   std::vector<TokenLogProb> top_log_probs;
-  std::vector<float> logits;  // [rows by returned_logits, vocab_size], in the order of the input
+  // [rows by returned_logits, vocab_size], in the order of the input; the engine's own, until the next submit().
+  std::span<const float> logits;
 };
 
 using StepHandle = uint64_t;
@@ -93,6 +101,8 @@ struct EngineInfo {
   int32_t max_batch_size;    // slots
   int32_t max_num_tokens;    // tokens in one step
   int32_t max_seq_len;       // prompt and generated tokens of one sequence
+  int32_t max_returned_logits = std::numeric_limits<int32_t>::max();  // rows in one step; at least max_batch_size
+  int64_t logits_bytes = std::numeric_limits<int64_t>::max();  // that requests may hold at once
   int32_t tokens_per_block;  // a power of two
   int32_t num_blocks;        // KV-cache blocks that the engine holds
   int32_t num_host_blocks = 0;  // more blocks, in host memory, that copies can reach

@@ -219,6 +219,7 @@ BuildConfig parse_build(const Fields& fields) {
                 "; it must be a power of two");
   }
   build.kv_cache_bytes = fields.integer("kv_cache_bytes", 1, INT64_MAX);
+  build.logits_bytes = fields.integer("logits_bytes", 0, INT64_MAX);
   build.has_bfloat16_kv_cache = fields.choice("kv_cache_dtype", {"float32", "bfloat16"}) == "bfloat16";
   if (build.has_bfloat16_kv_cache && build.tokens_per_block == 1) {
     fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is 1; with a kv_cache_dtype of bfloat16, which stores ",

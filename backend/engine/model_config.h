@@ -61,6 +61,7 @@ struct BuildConfig {
   int32_t max_seq_len;
   int32_t tokens_per_block;  // a power of two
   int64_t kv_cache_bytes;
+  int64_t logits_bytes;  // that requests may hold at once
   bool has_bfloat16_kv_cache = false;  // or float32
   int32_t max_beam_width = 1;  // <= max_batch_size
 };

@@ -36,16 +36,21 @@ void StepCheck::check(const StepInput& input) {
   }
   ++num_steps_;
   size_t num_tokens = 0;
+  int64_t num_logits = 0;
   for (const SequenceSlice& slice : input.sequences) {
     check_extent(slice);
     check_tokens(slice);
     check_blocks(slice);
     check_sampling(slice, input);
     num_tokens += slice.tokens.size();
+    num_logits += num_returned_logits(slice);
     if (std::exchange(slots_[slice.slot].last_step, num_steps_) == num_steps_) fail(slice, "twice in the step");
   }
   if (num_tokens > static_cast<size_t>(info_.max_num_tokens)) {
     fail("a step of ", num_tokens, " tokens; this engine takes ", info_.max_num_tokens);
+  }
+  if (num_logits > info_.max_returned_logits) {
+    fail("a step that returns ", num_logits, " rows of logits; this engine returns ", info_.max_returned_logits);
   }
 }
 

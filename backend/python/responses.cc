@@ -70,7 +70,9 @@ const char* finish_reason_name(FinishReason reason) {
 }
 
 nb::object to_python(const Response& response, int32_t vocab_size) {
-  return nb::cast(PyResponse{response, vocab_size});
+  PyResponse object{response, vocab_size};
+  object.logits_memory.reset();  // from here on the logits are the caller's, who may keep them
+  return nb::cast(std::move(object));
 }
 
 void bind_responses(nb::module_& module) {

@@ -58,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory of the KV cache, such as 2GiB (default: half of what the machine has left)",
     )
     parser.add_argument(
+        "--logits-memory",
+        type=parse_bytes,
+        metavar="BYTES",
+        help="memory of the context and generation logits that requests ask for; 0 refuses them (default: those of one "
+        "sequence of full length, or a quarter of what the machine has left)",
+    )
+    parser.add_argument(
         "--kv-cache-dtype",
         choices=("auto", *KV_CACHE_DTYPES),
         default="auto",
@@ -79,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
         max_beam_width=options.max_beam_width,
         tokens_per_block=options.tokens_per_block,
         kv_cache_memory=options.kv_cache_memory,
+        logits_memory=options.logits_memory,
         kv_cache_dtype=options.kv_cache_dtype,
         dtype=options.dtype,
         device=options.device,

@@ -25,7 +25,9 @@ class BuildOptions:
     max_batch_size: sequences in one step. max_num_tokens: tokens in one step. max_seq_len: prompt and
     generated tokens of one sequence. max_beam_width: beams of one sequence; each takes the place of a sequence in
     the batch. tokens_per_block: of a KV-cache block, a power of two. kv_cache_memory: bytes. kv_cache_dtype: of
-    keys and values, "auto" is bfloat16 for int8 and int4 weights. dtype: of the weights, "auto" keeps the checkpoint's.
+    keys and values, "auto" is bfloat16 for int8 and int4 weights. logits_memory: bytes of context and generation logits
+    that requests may hold at once; 0 refuses requests that ask for them. dtype: of the weights, "auto" keeps the
+    checkpoint's.
     """
 
     max_batch_size: int | None = None
@@ -34,6 +36,7 @@ class BuildOptions:
     max_beam_width: int | None = None
     tokens_per_block: int | None = None
     kv_cache_memory: int | None = None
+    logits_memory: int | None = None
     kv_cache_dtype: str = "auto"
     dtype: str = "auto"
     device: str = "cpu"
@@ -47,6 +50,7 @@ class BuildOptions:
             "max_beam_width": 1,
             "tokens_per_block": 1,
             "kv_cache_memory": 1,
+            "logits_memory": 0,
         }
         for name, minimum in minimums.items():
             value = getattr(self, name)
@@ -89,6 +93,7 @@ class BuildConfig:
     max_seq_len: int
     tokens_per_block: int
     kv_cache_bytes: int
+    logits_bytes: int
     kv_cache_dtype: str = "float32"
     max_beam_width: int = 1
 
@@ -102,6 +107,7 @@ class BuildConfig:
             max_seq_len=fields.integer("max_seq_len", minimum=MIN_SEQ_LEN),
             tokens_per_block=fields.integer("tokens_per_block", minimum=1),
             kv_cache_bytes=fields.integer("kv_cache_bytes", minimum=1, maximum=2**63 - 1),
+            logits_bytes=fields.integer("logits_bytes", minimum=0, maximum=2**63 - 1),
             kv_cache_dtype=fields.choice("kv_cache_dtype", KV_CACHE_DTYPES),
             max_beam_width=fields.integer("max_beam_width", minimum=1),
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from inflight.checkpoint.config import ModelConfig
 from inflight.engine.config import MIN_SEQ_LEN, BuildConfig, BuildOptions, option
-from inflight.engine.sizes import activation_bytes, blocks_for, kv_bytes_per_token
+from inflight.engine.sizes import activation_bytes, blocks_for, kv_bytes_per_token, logits_bytes_per_token
 from inflight.errors import InflightError
 
 # Sequences that generate at once. A CPU's generation rate levels off at a few dozen, where reading the
@@ -21,6 +21,8 @@ DEFAULT_TOKENS_PER_BLOCK = 32
 SERVER_MEMORY = 1 << 30
 # Of what remains, to be a good neighbor on a machine that the engine does not own.
 KV_CACHE_SHARE = 0.5
+# Of what then remains, for logits that requests ask for.
+LOGITS_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class MemoryPlan:
     weights: int
     activations: int
     kv_bytes_per_token: int
+    logits_bytes_per_token: int
     available: int
 
     @property
@@ -52,7 +55,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.activations + self.config.kv_cache_bytes
+        return self.weights + self.activations + self.config.kv_cache_bytes + self.config.logits_bytes
 
     def __str__(self) -> str:
         config = self.config
@@ -69,6 +72,11 @@ class MemoryPlan:
                 f"{self.kv_bytes_per_token:,} bytes a token; {self.num_blocks:,} blocks of {config.tokens_per_block} "
                 f"tokens hold {self.num_full_sequences:,} sequences of {config.max_seq_len:,} tokens (max_seq_len)",
             ),
+            (
+                "logits",
+                config.logits_bytes,
+                f"that requests may hold at once; {self.logits_bytes_per_token:,} bytes a token",
+            ),
             ("total", self.total, f"of {format_bytes(self.available)} available on this machine"),
         )
         lines = ["memory plan"]
@@ -76,7 +84,8 @@ class MemoryPlan:
         if self.total + SERVER_MEMORY > self.available:
             lines.append(
                 f"  warning: with {format_bytes(SERVER_MEMORY)} for the server this is more than is available here; "
-                f"lower {option('kv_cache_memory')}, {option('max_num_tokens')} or {option('max_batch_size')}"
+                f"lower {option('kv_cache_memory')}, {option('logits_memory')}, {option('max_num_tokens')} or "
+                f"{option('max_batch_size')}"
             )
         return "\n".join(lines)
 
@@ -104,10 +113,10 @@ def make_plan(
     max_seq_len = _wanted_seq_len(model, options)
     sequence_bytes = blocks_for(max_seq_len, tokens_per_block) * block_bytes
 
+    spare = machine.available_memory - SERVER_MEMORY - weights - activations
     if options.kv_cache_memory is not None:
         kv_cache_bytes = options.kv_cache_memory
     else:
-        spare = machine.available_memory - SERVER_MEMORY - weights - activations
         if spare < block_bytes:
             _refuse_machine(machine, weights, activations, block_bytes)
         # At least one sequence if there is room for it; no more than the largest batch can use
@@ -125,10 +134,13 @@ def make_plan(
         max_seq_len=max_seq_len,
         tokens_per_block=tokens_per_block,
         kv_cache_bytes=num_blocks * block_bytes,
+        logits_bytes=_logits_bytes(model, options, max_seq_len, spare - kv_cache_bytes),
         kv_cache_dtype=kv_cache_dtype,
         max_beam_width=options.max_beam_width or min(DEFAULT_MAX_BEAM_WIDTH, max_batch_size),
     )
-    return MemoryPlan(config, weights, activations, token_bytes, machine.available_memory)
+    return MemoryPlan(
+        config, weights, activations, token_bytes, logits_bytes_per_token(model), machine.available_memory
+    )
 
 
 def position_limit(model: ModelConfig) -> int | None:
@@ -166,6 +178,13 @@ def _wanted_seq_len(model: ModelConfig, options: BuildOptions) -> int:
             f"pass {option('max_seq_len')} {limit} or less"
         )
     return options.max_seq_len
+
+
+def _logits_bytes(model: ModelConfig, options: BuildOptions, max_seq_len: int, spare: int) -> int:
+    """What one sequence of full length can ask for, if a share of the memory that is left holds it."""
+    if options.logits_memory is not None:
+        return options.logits_memory
+    return max(0, min(max_seq_len * logits_bytes_per_token(model), int(spare * LOGITS_SHARE)))
 
 
 def _refuse_machine(machine: Machine, weights: int, activations: int, block_bytes: int) -> None:

@@ -16,6 +16,10 @@ def kv_bytes_per_token(model: ModelConfig, kv_cache_dtype: str) -> int:
     return 2 * value_bytes * model.num_hidden_layers * model.num_key_value_heads * model.head_size
 
 
+def logits_bytes_per_token(model: ModelConfig) -> int:
+    return _FLOAT_BYTES * model.vocab_size
+
+
 def blocks_for(tokens: int, tokens_per_block: int) -> int:
     return -(-tokens // tokens_per_block)
 
@@ -34,6 +38,7 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
     batch_row, attention_task, layer_slice = 12, 16, 40
     slices = -(-max_num_tokens // slice_rows) + 2 * max_batch_size
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
+    returned_rows = min(max_num_tokens, max(max_batch_size, 16, (64 << 20) // (_FLOAT_BYTES * model.vocab_size)))
     attention_rows = _whole_tiles(max(60, model.num_attention_heads // model.num_key_value_heads))
     scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + 16 * model.head_size)
     return (
@@ -43,6 +48,7 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         + _input_bytes(slice_rows, max(model.hidden_size, model.attention_size))
         + _input_bytes(slice_rows, model.intermediate_size)
         + output_rows * _FLOAT_BYTES * (model.hidden_size + model.vocab_size)
+        + returned_rows * _FLOAT_BYTES * model.vocab_size
         + _input_bytes(output_rows, model.hidden_size)
         + num_threads * scratch_per_thread
     )

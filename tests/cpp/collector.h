@@ -41,6 +41,7 @@ class Collector {
       CHECK(std::equal(response.preceding_tokens.rbegin(), response.preceding_tokens.rend(), tokens_.rbegin()));
       tokens_.insert(tokens_.end(), response.tokens.begin(), response.tokens.end());
       last_ = response;
+      last_.logits_memory.reset();  // what is kept here must not hold up others
       ++responses_;
       ended_ = response.is_final;
       if (ended_) end_.notify_one();

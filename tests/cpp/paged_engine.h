@@ -39,16 +39,22 @@ class PagedEngine final : public Engine {
   StepHandle submit(const StepInput& input) override {
     step_check_.check(input);
     if (before_run) before_run(input);
+    logits_.clear();
     StepOutput& output = outputs_[++steps];
     for (const SequenceSlice& slice : input.sequences) run(slice, input.masks, output);
     if (before_wait) before_wait(input);
     return steps;
   }
 
-  StepOutput wait(StepHandle step) override { return std::move(outputs_.extract(step).mapped()); }
+  StepOutput wait(StepHandle step) override {
+    StepOutput output = std::move(outputs_.extract(step).mapped());
+    output.logits = logits_;
+    return output;
+  }
 
   CopyHandle copy_blocks(std::span<const BlockCopy> copies) override {
     const size_t size = info_.tokens_per_block;
+    if (before_copy) before_copy(copies);
     for (const BlockCopy& copy : copies) {
       const int32_t num_blocks = info_.num_blocks + info_.num_host_blocks;
       if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= num_blocks) {
@@ -88,6 +94,7 @@ class PagedEngine final : public Engine {
 
   std::function<void(const StepInput&)> before_run;   // may throw: a step that fails and computes nothing
   std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
+  std::function<void(std::span<const BlockCopy>)> before_copy;  // may throw: nothing is copied
   std::function<bool(CopyHandle)> delays_copy;  // asked by is_copied()
   std::function<void(const SequenceSlice&, std::vector<SampledToken>&)> change_candidates;  // of one beam
   std::atomic<uint64_t> steps{0};
@@ -139,7 +146,7 @@ class PagedEngine final : public Engine {
         return at(slice, j);
       });
       const uint64_t last = at(slice, position);
-      if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last, output);
+      if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last);
       if (i < first_sampling || !is_sampling) continue;
       if (slot.num_candidates > 0) {
         auto best = candidates(slice.slot, last, slot.num_candidates, info_.vocab_size);
@@ -149,7 +156,7 @@ class PagedEngine final : public Engine {
       }
       const int32_t sampled = allowed(next_token(last, info_.vocab_size), slice, masks);
       output.tokens.push_back({slice.slot, sampled, -1.0f});
-      if (slice.returned_logits == ReturnedLogits::kSampled) add_logits(last, output);
+      if (slice.returned_logits == ReturnedLogits::kSampled) add_logits(last);
       slot.tokens.push_back(sampled);
       is_sampling = i + 1 < num_tokens && slice.tokens[i + 1] == sampled;
     }
@@ -180,9 +187,9 @@ class PagedEngine final : public Engine {
   }
 
   // One row: 1 at the next token.
-  void add_logits(uint64_t last, StepOutput& output) const {
-    output.logits.resize(output.logits.size() + info_.vocab_size, 0.0f);
-    output.logits[output.logits.size() - info_.vocab_size + next_token(last, info_.vocab_size)] = 1.0f;
+  void add_logits(uint64_t last) {
+    logits_.resize(logits_.size() + info_.vocab_size, 0.0f);
+    logits_[logits_.size() - info_.vocab_size + next_token(last, info_.vocab_size)] = 1.0f;
   }
 
   EngineInfo info_;
@@ -190,6 +197,7 @@ class PagedEngine final : public Engine {
   std::vector<Slot> slots_;
   std::vector<uint64_t> cache_;  // an entry a token, 0: never written
   std::map<StepHandle, StepOutput> outputs_;
+  std::vector<float> logits_;  // of the last step
   CopyHandle copies_ = 0;
 };
 

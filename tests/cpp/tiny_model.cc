@@ -72,6 +72,7 @@ json to_json(const EngineConfig& config) {
             {"max_seq_len", build.max_seq_len},
             {"tokens_per_block", build.tokens_per_block},
             {"kv_cache_bytes", build.kv_cache_bytes},
+            {"logits_bytes", build.logits_bytes},
             {"kv_cache_dtype", "float32"},
             {"max_beam_width", build.max_beam_width}}}};
 }
@@ -122,6 +123,7 @@ EngineConfig tiny_config() {
   config.build.max_seq_len = 150;
   config.build.tokens_per_block = 16;
   config.build.kv_cache_bytes = 1 << 20;
+  config.build.logits_bytes = 1 << 20;
   config.build.max_beam_width = 4;
   return config;
 }

@@ -14,7 +14,8 @@ def write_engine(
 ) -> Path:
     build = {
         "device": "cpu", "max_batch_size": max_batch_size, "max_num_tokens": 64, "max_seq_len": max_seq_len,
-        "tokens_per_block": 16, "kv_cache_bytes": 1 << 20, "kv_cache_dtype": "float32", "max_beam_width": 1,
+        "tokens_per_block": 16, "kv_cache_bytes": 1 << 20, "logits_bytes": 1 << 20,
+        "kv_cache_dtype": "float32", "max_beam_width": 1,
     }  # fmt: skip
     save(byte_level(), directory / "tokenizer", eos_token="<|im_end|>")
     config = {

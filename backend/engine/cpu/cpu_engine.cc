@@ -23,6 +23,8 @@ EngineInfo make_info(const EngineConfig& config, const AttentionWindows& windows
           .max_batch_size = config.build.max_batch_size,
           .max_num_tokens = config.build.max_num_tokens,
           .max_seq_len = config.build.max_seq_len,
+          .max_returned_logits = max_returned_logits(config),
+          .logits_bytes = config.build.logits_bytes,
           .tokens_per_block = config.build.tokens_per_block,
           .num_blocks = cache_size.num_blocks,
           .num_host_blocks = cache_size.num_host_blocks,
@@ -52,6 +54,7 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
       previous_tokens_(info_.max_batch_size, kNotSampled) {
   batch_.rows.reserve(info_.max_num_tokens);
   batch_.sequences.reserve(info_.max_batch_size);
+  spare_steps_.push_back(take_spare_step());
   log_info("CPU engine of ", directory.string(), ": ", pool_.size(), " threads, ", isa_name(select_isa()), ", ",
            info_.num_blocks, " KV-cache blocks of ", info_.tokens_per_block, " tokens, ", info_.num_host_blocks,
            " in the host tier");
@@ -121,7 +124,7 @@ StepOutput CpuEngine::wait(StepHandle handle) {
 CpuEngine::Steps::node_type CpuEngine::take_spare_step() {
   if (spare_steps_.empty()) {
     Steps fresh;
-    fresh.try_emplace(0);
+    fresh[0].returned_logits = Buffer<float>(size_t(info_.max_returned_logits) * info_.vocab_size);
     return fresh.extract(fresh.begin());
   }
   Steps::node_type node = std::move(spare_steps_.back());
@@ -165,7 +168,7 @@ StepOutput CpuEngine::run(const Step& step) {
   for (const SequenceSlice& slice : step.sequences) {
     if (slice.samples) previous_tokens_[slice.slot] = kNotSampled;  // until the step has succeeded
   }
-  StepOutput output = forward_.run(batch_, sampler_);
+  StepOutput output = forward_.run(batch_, sampler_, step.returned_logits.data());
   for (const SampledToken& sampled : output.tokens) {
     if (sampler_.num_candidates(sampled.slot) == 0) previous_tokens_[sampled.slot] = sampled.token;
   }

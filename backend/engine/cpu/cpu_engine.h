@@ -44,6 +44,7 @@ class CpuEngine : public Engine {
     std::vector<SequenceSlice> sequences;
     TokenMasks* masks = nullptr;
     CopyHandle last_copy = 0;  // must be done first
+    Buffer<float> returned_logits;  // [max_returned_logits, vocab_size], which `output` points at
     StepOutput output;
     std::exception_ptr failure;
     bool is_done = false;

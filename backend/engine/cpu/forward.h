@@ -29,7 +29,8 @@ class ForwardPass {
   ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
               KvCacheStorage& cache, ThreadPool& pool, Isa isa);
 
-  StepOutput run(const Batch& batch, Sampler& sampler);
+  // returned_logits: as OutputLayer::run.
+  StepOutput run(const Batch& batch, Sampler& sampler, float* returned_logits);
 
  private:
   // Neighboring tokens of one sequence that one call of the attention kernel takes.

@@ -12,6 +12,8 @@ namespace {
 
 // Drafts of a small batch share one reading of the weights.
 constexpr int32_t kLeastMaxRows = 16;
+// Of logits that one step may return: enough rows to make good use of each reading of the weights.
+constexpr int64_t kReturnedBytes = int64_t{64} << 20;
 
 }  // namespace
 
@@ -30,20 +32,26 @@ OutputLayer::OutputLayer(const EngineConfig& config, const Weights& weights, Thr
   sampled_.reserve(config.build.max_batch_size);
 }
 
-StepOutput OutputLayer::run(const Batch& batch, const float* hidden, Sampler& sampler) {
+int32_t max_returned_logits(const EngineConfig& config) {
+  const int64_t affordable = kReturnedBytes / (int64_t{config.model.vocab_size} * static_cast<int64_t>(sizeof(float)));
+  const int64_t least = std::max(config.build.max_batch_size, kLeastMaxRows);
+  return static_cast<int32_t>(std::min<int64_t>(config.build.max_num_tokens, std::max(least, affordable)));
+}
+
+StepOutput OutputLayer::run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned) {
   StepOutput output;
   plan(batch, sampler, output);
-  project_returned(hidden, output);
+  project_returned(hidden, returned);
   sample(batch, sampler, output);
   while (project_next_group(hidden)) sample(batch, sampler, output);
-  drop_rejected(output);
+  drop_rejected(output, returned);
   return output;
 }
 
-// Makes room for everything that the slices may return.
+// Makes room for all tokens that the slices may sample.
 void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output) {
   slices_.clear();
-  size_t num_tokens = 0, num_top_log_probs = 0, num_returned = 0;
+  size_t num_tokens = 0, num_top_log_probs = 0;
   for (const BatchSequence& sequence : batch.sequences) {
     const int32_t num_candidates = sampler.num_candidates(sequence.slot);
     if (num_candidates > 0) {
@@ -65,18 +73,16 @@ void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output)
     slices_.push_back(slice);
     num_tokens += static_cast<size_t>(slice.num_left) * slice.tokens_per_row;
     num_top_log_probs += static_cast<size_t>(slice.num_left) * slice.top_log_probs_per_row;
-    num_returned += slice.num_returned;
   }
   output.tokens.resize(num_tokens);
   output.top_log_probs.resize(num_top_log_probs);
-  output.logits.resize(num_returned * config_.vocab_size);
 }
 
 // Logits that are returned are made in their place, and sampled from there.
-void OutputLayer::project_returned(const float* hidden, StepOutput& output) {
+void OutputLayer::project_returned(const float* hidden, float* returned) {
   sampled_.clear();
   group_.clear();
-  float* group_logits = output.logits.data();
+  float* group_logits = returned;
   size_t num_rows = 0;
   for (Slice& slice : slices_) {
     if (slice.num_returned == 0) continue;
@@ -84,13 +90,13 @@ void OutputLayer::project_returned(const float* hidden, StepOutput& output) {
     for (int32_t row = end_row - slice.num_returned; row < end_row; ++row, ++num_rows) {
       if (group_.size() == max_rows_) {
         project(hidden, group_logits);
-        group_logits = output.logits.data() + num_rows * config_.vocab_size;
+        group_logits = returned + num_rows * config_.vocab_size;
         group_.clear();
       }
       group_.push_back(row);
     }
     if (slice.num_left > 0) {
-      const float* logits = output.logits.data() + (num_rows - slice.num_left) * config_.vocab_size;
+      const float* logits = returned + (num_rows - slice.num_left) * config_.vocab_size;
       sampled_.push_back({&slice, logits, slice.num_left});
     }
   }
@@ -155,13 +161,13 @@ void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& s
 }
 
 // Closes the gaps that rejected drafts have left.
-void OutputLayer::drop_rejected(StepOutput& output) const {
+void OutputLayer::drop_rejected(StepOutput& output, float* returned) const {
   const auto move_down = [](auto begin, int64_t count, auto end) {
     return begin == end ? end + count : std::copy(begin, begin + count, end);
   };
   auto tokens_end = output.tokens.begin();
   auto top_log_probs_end = output.top_log_probs.begin();
-  auto logits = output.logits.begin(), logits_end = logits;
+  float *logits = returned, *logits_end = returned;
   for (const Slice& slice : slices_) {
     tokens_end = move_down(output.tokens.begin() + slice.first_token,
                            int64_t{slice.num_sampled} * slice.tokens_per_row, tokens_end);
@@ -174,7 +180,7 @@ void OutputLayer::drop_rejected(StepOutput& output) const {
   }
   output.tokens.resize(tokens_end - output.tokens.begin());
   output.top_log_probs.resize(top_log_probs_end - output.top_log_probs.begin());
-  output.logits.resize(logits_end - output.logits.begin());
+  output.logits = {returned, logits_end};
 }
 
 }  // namespace inflight::cpu

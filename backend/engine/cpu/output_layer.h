@@ -16,6 +16,9 @@
 
 namespace inflight::cpu {
 
+// EngineInfo::max_returned_logits: at least max_batch_size, at most max_num_tokens, 64 MiB between them.
+int32_t max_returned_logits(const EngineConfig& config);
+
 // The model's end, from hidden states to tokens: final norm, output projection, sampling, verification of drafts, and
 // the logits that slices ask for. Only rows whose logits somebody needs are projected, each once, in groups of a
 // bounded size.
@@ -23,8 +26,9 @@ class OutputLayer {
  public:
   OutputLayer(const EngineConfig& config, const Weights& weights, ThreadPool& pool, Isa isa);
 
-  // hidden: the last layer's states, [batch.rows.size(), hidden].
-  StepOutput run(const Batch& batch, const float* hidden, Sampler& sampler);
+  // hidden: the last layer's states, [batch.rows.size(), hidden]. returned: where the logits that slices ask for go,
+  // [max_returned_logits, vocab]; the output points there.
+  StepOutput run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned);
 
  private:
   // A sequence that samples or returns logits.
@@ -46,12 +50,12 @@ class OutputLayer {
   };
 
   void plan(const Batch& batch, Sampler& sampler, StepOutput& output);
-  void project_returned(const float* hidden, StepOutput& output);
+  void project_returned(const float* hidden, float* returned);
   bool project_next_group(const float* hidden);
   void project(const float* hidden, float* logits);
   void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
   void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const;
-  void drop_rejected(StepOutput& output) const;
+  void drop_rejected(StepOutput& output, float* returned) const;
 
   const ModelConfig& config_;
   const Weights& weights_;

@@ -11,7 +11,7 @@ from inflight.errors import InflightError
 
 @pytest.fixture
 def config(checkpoint):
-    build = BuildConfig("cpu", 4, 64, 128, 16, 1 << 20, max_beam_width=3)
+    build = BuildConfig("cpu", 4, 64, 128, 16, 1 << 20, 1 << 19, max_beam_width=3)
     return EngineConfig(ModelConfig.load(checkpoint), build)
 
 
@@ -28,6 +28,7 @@ def test_saved_configurations_load_again(config, tmp_path):
         "max_seq_len": 128,
         "tokens_per_block": 16,
         "kv_cache_bytes": 1 << 20,
+        "logits_bytes": 1 << 19,
         "kv_cache_dtype": "float32",
         "max_beam_width": 3,
     }

@@ -45,7 +45,7 @@ def test_kv_cache_arithmetic():
     assert made.config.max_seq_len == 71 * 32
     assert made.num_full_sequences == 1
     assert made.config.kv_cache_bytes == 71 * 32 * 46080
-    assert made.total == WEIGHTS + made.activations + made.config.kv_cache_bytes
+    assert made.total == WEIGHTS + made.activations + made.config.kv_cache_bytes + made.config.logits_bytes
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ def test_activation_arithmetic():
     per_token = 4 * (576 + 64) + 28
     per_slice_row = 4 * (576 + 960 + 576 + 3 * 1536)
     per_output_row = 4 * (576 + 49152)
+    per_returned_row = 4 * 49152  # at most 64 MiB: 341 rows
     scratch = 4 * (64 * (64 + 128 + 2) + 16 * 64)
 
     def inputs(slice_rows: int, output_rows: int) -> int:
@@ -85,15 +86,27 @@ def test_activation_arithmetic():
         return layer_input(slice_rows, 576) + layer_input(slice_rows, 1536) + layer_input(output_rows, 576)
 
     for max_batch_size, output_rows in (8, 16), (20, 20):
-        expected = 100 * (per_token + per_slice_row) + output_rows * per_output_row + 3 * scratch
+        expected = 100 * (per_token + per_slice_row + per_returned_row) + output_rows * per_output_row + 3 * scratch
         expected += inputs(100, output_rows)
         expected += 40 * (1 + 2 * max_batch_size)
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
     few = activation_bytes(MODEL, 2, 8, 3)
-    assert few == 8 * (per_token + per_slice_row + per_output_row) + inputs(8, 8) + 3 * scratch + 40 * 5
+    rows = 8 * (per_token + per_slice_row + per_output_row + per_returned_row)
+    assert few == rows + inputs(8, 8) + 3 * scratch + 40 * 5
     many = activation_bytes(MODEL, 20, 1000, 3)
     expected = 1000 * per_token + 768 * per_slice_row + 20 * per_output_row + inputs(768, 20) + 3 * scratch
-    assert many == expected + 40 * (2 + 40)
+    assert many == expected + 341 * per_returned_row + 40 * (2 + 40)
+
+
+def test_logits_take_what_one_full_sequence_needs_or_a_quarter_of_what_is_left():
+    row = 4 * 49152
+    assert plan(max_seq_len=1000).config.logits_bytes == 1000 * row
+    small = plan(available=6 * GIB)
+    spare = 6 * GIB - SERVER_MEMORY - WEIGHTS - small.activations
+    assert small.config.logits_bytes == (spare - small.config.kv_cache_bytes) // 4 < 8192 * row
+    assert plan(logits_memory=5 * MIB).config.logits_bytes == 5 * MIB
+    assert plan(logits_memory=0).config.logits_bytes == 0
+    assert "logits" in str(small)
 
 
 @pytest.mark.parametrize(
