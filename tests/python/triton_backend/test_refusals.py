@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from requests_of_ids import request, strings, tensors
+from requests_of_ids import request, stream, strings, tensors
 from tritonclient.utils import InferenceServerException
 
 
@@ -177,3 +177,16 @@ def test_full_queue_answers_at_once(grpc):
     grpc.stop_stream()
     assert 0 < len(errors) < 64
     assert all("queue" in error for error in errors)  # this backend's, or Triton's of the same length before it
+
+
+def test_sequences_count_in_the_queue(grpc):
+    """`short_queue` runs eight sequences and lets one wait."""
+    with pytest.raises(InferenceServerException, match="the queue is full"):
+        stream(grpc, request(num_return_sequences=1000), model="short_queue")
+
+
+def test_more_logits_than_there_is_memory_for_are_refused(grpc):
+    """The engine has memory for those of one sequence of 256 tokens."""
+    arrays = request(max_tokens=253, return_generation_logits=True, num_return_sequences=2, streaming=True)
+    with pytest.raises(InferenceServerException, match="rebuild with a larger --logits-memory"):
+        stream(grpc, arrays)
