@@ -97,7 +97,7 @@ def test_command_prints_the_plan_first(checkpoint, tmp_path, capsys):
     assert main(["build", str(checkpoint), "--out", str(tmp_path / "engine"), *arguments]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == "memory plan" and lines[-1].endswith("llama engine for cpu")
+    assert lines[0] == "memory plan" and lines[-2].endswith("llama engine for cpu")
     assert "512 bytes a token; 64 blocks of 32 tokens hold 16 sequences of 128 tokens" in printed.out
     assert "build: 100%" in printed.err
 
