@@ -134,7 +134,7 @@ def make_plan(
         max_seq_len=max_seq_len,
         tokens_per_block=tokens_per_block,
         kv_cache_bytes=num_blocks * block_bytes,
-        logits_bytes=_logits_bytes(model, options, max_seq_len, spare - kv_cache_bytes),
+        logits_bytes=_logits_bytes(model, options, max_seq_len, spare - num_blocks * block_bytes),
         kv_cache_dtype=kv_cache_dtype,
         max_beam_width=options.max_beam_width or min(DEFAULT_MAX_BEAM_WIDTH, max_batch_size),
     )
