@@ -37,6 +37,7 @@ EngineConfig trace_config(int32_t tokens_per_block) {
   config.build.max_seq_len = 96;
   config.build.tokens_per_block = tokens_per_block;
   config.build.kv_cache_bytes = 1 << 20;
+  config.build.logits_bytes = 400 * config.model.vocab_size * 4;  // of one request, or a few
   config.build.max_beam_width = 4;
   return config;
 }
