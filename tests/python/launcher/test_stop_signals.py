@@ -1,5 +1,6 @@
 """Ctrl-C and other signals, at any time: a command ends with the status that it documents, and its server too."""
 
+import os
 import random
 import signal
 import subprocess
@@ -8,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from python_models import ECHO, TIMEOUT, processes_with, write_model
+from python_models import ECHO, TIMEOUT, processes_with, wait_until, write_model
 
+from inflight.launcher import server_directory
 from inflight.launcher.stop_signals import StopSignals
 
 needs_server = pytest.mark.skipif(find_spec("pytriton") is None, reason="nvidia-pytriton is not installed")
@@ -92,7 +94,26 @@ def test_signal_at_a_random_time_after_the_start_ends_the_server(repository, sta
     assert not processes_with(str(repository))
 
 
-def start(repository: Path) -> subprocess.Popen:
+@needs_server
+def test_killed_launcher_leaves_nothing(repository, tmp_path):
+    process = start(repository, TMPDIR=str(tmp_path))
+    assert process.stdout.readline().startswith("ready: HTTP ")
+    (directory,) = tmp_path.glob("inflight-server-*")
+    made = [link.readlink() for link in (directory / "made").iterdir()]
+    assert made
+    process.kill()
+    process.communicate(timeout=TIMEOUT)
+    wait_until(lambda: not directory.exists())
+    assert not processes_with(str(repository))
+    assert not [path for path in made if path.exists()]
+    assert not list(Path("/dev/shm").glob(f"{server_directory.shared_memory_prefix(directory)}*"))
+
+
+def start(repository: Path, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [*COMMAND, f"--model_repo={repository}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, f"--model_repo={repository}"],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
