@@ -1,0 +1,1 @@
+"""OpenAI Triton kernels → cubins and typed C++ launchers, ahead of time."""
