@@ -185,6 +185,13 @@ GENERATION_ATTENTION = Kernel(
         Tile(
             {"PADDED_SIZE": 128, "KEYS": 64}, num_warps=4, num_stages=2, when="HEAD_SIZE <= 128", targets=(86, 89, 120)
         ),
+        Tile(
+            {"PADDED_SIZE": 128, "KEYS": 64},
+            num_warps=4,
+            num_stages=5,
+            when="HEAD_SIZE <= 128 and cache == dtype",
+            targets=(90, 100, 103),
+        ),
         Tile({"PADDED_SIZE": 128, "KEYS": 64}, num_warps=4, num_stages=3, when="HEAD_SIZE <= 128"),
         Tile(
             {"PADDED_SIZE": 256, "KEYS": 32}, num_warps=4, num_stages=2, when="HEAD_SIZE <= 256", targets=(86, 89, 120)
