@@ -37,8 +37,8 @@ class PromptEncoder:
             return
         if self._bytes_are_tokens:
             raise InflightError(
-                f"{name} has {len(text)} bytes; this engine takes at most {self._max_tokens - 1} tokens, and they are no"
-                f" more than {self._max_bytes} bytes: send a shorter one, or rebuild the engine with a larger"
+                f"{name} has {len(text)} bytes; this engine takes at most {self._max_tokens - 1} tokens, and they are"
+                f" no more than {self._max_bytes} bytes: send a shorter one, or rebuild the engine with a larger"
                 " --max-seq-len; max_text_bytes in the config.pbtxt of preprocessing sets another limit"
             )
         raise InflightError(

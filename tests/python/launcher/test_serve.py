@@ -34,7 +34,7 @@ def test_repository_of_an_engine_goes_with_its_server(tiny_engine):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"format": checkpoint_config.FORMAT}, "is a checkpoint: make an engine of it with `inflight build .*given --out"),
+        ({"format": checkpoint_config.FORMAT}, "is a checkpoint: make an engine of it with `inflight build .*given"),
         ({"model_type": "llama"}, "neither a model repository .* nor an engine: .*`inflight convert .*given --out"),
     ],
 )
