@@ -24,11 +24,14 @@ struct RequestState {
   // Beams are one sequence.
   int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }
   int32_t num_waiting() const { return num_sequences() - num_made; }
+  // One request's sequences are scheduled as if they were requests one after another, so that many of them do not hold
+  // up those of others.
+  double rank_of_next() const { return rank + num_made; }
   bool is_ended() const { return error.has_value() || is_cancelled; }
 
   const RequestId id;
   const Request request;
-  const double rank;  // smaller is scheduled first
+  const double rank;  // of its first sequence; smaller is scheduled first
   const std::shared_ptr<ResponseReceiver> receiver;
   const Clock::time_point submitted = Clock::now();
 

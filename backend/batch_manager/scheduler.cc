@@ -9,10 +9,9 @@
 namespace inflight {
 namespace {
 
-double rank_of(const std::unique_ptr<Sequence>& sequence) { return sequence->state->rank; }
-double rank_of(const std::shared_ptr<RequestState>& request) { return request->rank; }
-
-constexpr auto rank_before = [](const auto& a, const auto& b) { return rank_of(a) < rank_of(b); };
+bool rank_before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+  return a->rank() < b->rank();
+}
 
 // Moves the finished sequences of a container behind `finished`, keeping the order of the others.
 template <class Sequences>
@@ -150,7 +149,7 @@ void Scheduler::start_waiting() {
   for (size_t i = 0; !free_slots_.empty() && (budget_.tokens > 0 || is_static);) {
     while (i < waiting_.size() && must_wait(*waiting_[i])) ++i;
     const auto request = next_request(joins_only);
-    if (request && (i == waiting_.size() || request->rank < waiting_[i]->state->rank)) {
+    if (request && (i == waiting_.size() || request->rank_of_next() < waiting_[i]->rank())) {
       if (const auto made = make_sequence(request)) i = *made;
       continue;
     }
@@ -167,15 +166,15 @@ void Scheduler::start_waiting() {
 // The first in rank of those whose next sequence may be made: the sequences of one request share their prompt's blocks,
 // so that while one computes it, the others wait. Null if there is none.
 std::shared_ptr<RequestState> Scheduler::next_request(bool joins_only) const {
-  const auto may_open = [&](const auto& request) {
-    return !request->is_ended() && request->computing_prompt == nullptr &&
-           (!joins_only || request->computed_prompt != nullptr);
-  };
-  const auto opened = std::find_if(opened_.begin(), opened_.end(), may_open);
-  std::shared_ptr<RequestState> first = opened == opened_.end() ? nullptr : *opened;
+  std::shared_ptr<RequestState> first;
+  for (const auto& request : opened_) {
+    if (request->is_ended() || request->computing_prompt != nullptr) continue;
+    if (joins_only && request->computed_prompt == nullptr) continue;
+    if (!first || request->rank_of_next() < first->rank_of_next()) first = request;
+  }
   if (joins_only) return first;
   for (const RequestQueue* queue : {&queue_, &logits_queue_}) {
-    if (queue->empty() || (first && first->rank <= queue->first()->rank)) continue;
+    if (queue->empty() || (first && first->rank_of_next() <= queue->first()->rank)) continue;
     if (!logits_budget_.has_room(logits_bytes(queue->first()->request, info_.vocab_size))) continue;
     first = queue->first();
   }
@@ -185,7 +184,7 @@ std::shared_ptr<RequestState> Scheduler::next_request(bool joins_only) const {
 // Makes the request's next sequence. Returns its index in waiting_; none if it cannot be made, which ends the request.
 std::optional<size_t> Scheduler::make_sequence(const std::shared_ptr<RequestState>& request) {
   if (request->num_made == 0) {
-    opened_.insert(std::upper_bound(opened_.begin(), opened_.end(), request, rank_before), request);
+    opened_.push_back(request);
     queue_of(*request).remove(*request);
     const int64_t logits = logits_bytes(request->request, info_.vocab_size);
     if (logits > 0) request->logits_memory = logits_budget_.reserve(logits);
@@ -438,7 +437,7 @@ void Scheduler::release(Sequence& sequence) {
 
 std::shared_ptr<RequestState> Scheduler::first_waiting() const {
   const auto request = next_request(/*joins_only=*/false);
-  if (waiting_.empty() || (request && request->rank < waiting_.front()->state->rank)) return request;
+  if (waiting_.empty() || (request && request->rank_of_next() < waiting_.front()->rank())) return request;
   return waiting_.front()->state;
 }
 

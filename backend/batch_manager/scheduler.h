@@ -124,15 +124,15 @@ class Scheduler {
   const bool enable_kv_cache_reuse_;
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
-  // By rank. Who waits: requests, those of which some sequences are made, and sequences, which are paused or have tried
-  // to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart from those
-  // that need none.
+  // Who waits: requests by rank, those of which some sequences are made, and sequences by rank, which are paused or have
+  // tried to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart from
+  // those that need none.
   RequestQueue queue_;
   RequestQueue logits_queue_;
   LogitsBudget logits_budget_;
   std::vector<std::shared_ptr<RequestState>> opened_;
   std::vector<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // by rank
   std::vector<ScheduledChunk> chunks_;
   StepBudget budget_{};  // what is left of the step
   std::vector<std::unique_ptr<Sequence>> finished_;

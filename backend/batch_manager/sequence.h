@@ -31,6 +31,7 @@ struct Sequence {
   void accept(const SampledToken& sampled, std::span<const TokenLogProb> top = {});
   bool is_finished() const { return finish_reason != FinishReason::kNone || state->is_ended(); }
 
+  double rank() const { return state->rank + index; }  // smaller is scheduled first
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
   // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, all of a sequence that goes on
   // after a pause, or one generated token.

@@ -164,6 +164,27 @@ TEST(sequences_that_never_started_end_with_their_request) {
   CHECK_EQ(at_rest(manager).free_blocks, info.num_blocks);
 }
 
+TEST(a_request_of_many_sequences_does_not_hold_up_those_who_come_next) {
+  EngineInfo info = small_engine();  // of 4 slots
+  HeldEngine held(info);
+  Counter many;
+  Collector next;
+  std::atomic<int32_t> responses_before_next = -1;
+  BatchManager manager(held.take(), {});
+  Request request = make_request({1, 2, 3}, 3, /*streaming=*/false);
+  request.num_return_sequences = 200;
+  manager.submit(request, many.callback());
+  held.wait_until_step(1);
+  Request late = make_request({4, 5}, 3);
+  late.on_start = [&] { responses_before_next = many.responses(); };
+  manager.submit(late, next.callback());
+  held.let_go();
+  CHECK(next.wait().finish_reason == FinishReason::kLength);
+  CHECK(many.wait() == FinishReason::kLength);
+  CHECK(responses_before_next >= 0);
+  CHECK(responses_before_next <= 8);  // of the sequences that had slots
+}
+
 TEST(a_failure_outside_of_a_step_ends_those_who_run_and_not_those_who_wait) {
   EngineInfo info = engine_of_one_slot();
   HeldEngine held(info);
