@@ -57,6 +57,11 @@ def _run(arguments: list[str]) -> int:
         return 1
 
 
+def _is_ignored(number: int) -> bool:
+    """nohup, say, has it ignored, and so it stays."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
@@ -68,7 +73,8 @@ def _signals_as_exceptions() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)  # what is being cleaned up is not interrupted
         raise Stopped(number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if not _is_ignored(number)]
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
