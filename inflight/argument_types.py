@@ -3,7 +3,8 @@
 import os
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,9 +27,10 @@ def require_flag(name: str, value: Any) -> None:
         _fail(name, value, "True or False")
 
 
-def require_path(name: str, value: Any) -> None:
+def require_path(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)):
         _fail(name, value, "a str or a Path")
+    return Path(value)
 
 
 def require_integers(name: str, values: Any) -> None:
@@ -73,5 +75,5 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
-def _fail(name: str, value: Any, expected: str) -> None:
+def _fail(name: str, value: Any, expected: str) -> NoReturn:
     raise InflightError(f"{name} is {value!r}; it must be {expected}")

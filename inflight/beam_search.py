@@ -9,7 +9,6 @@ from inflight.generation import FINISH_REASONS
 from inflight.option_names import known_options_only
 from inflight.text import Tokenizer
 
-
 _ADVICE = {
     "n": "as many sequences are returned as beam_width says",
     "num_beams": "say beam_width",

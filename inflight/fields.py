@@ -3,7 +3,7 @@
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Fields:
         """Whether the field is there and not null."""
         return self.values.get(self.prefix + name) is not None
 
-    def fail(self, name: str, expected: str) -> None:
+    def fail(self, name: str, expected: str) -> NoReturn:
         """Raises the InflightError for a field that is not what was expected."""
         key = self.prefix + name
         found = f"is {_short(self.values[key])}" if key in self.values else "is missing"

@@ -17,10 +17,10 @@ FINISH_REASONS = {"end_id": "stop", "stop_words": "stop", "length": "length", "c
 class CompletionOutput:
     """One generated sequence, or, in a stream, what it has gained.
 
-    index: which of SamplingParams.n. token_ids: without the end id that ended it. logprobs: of each of token_ids and
-    of the most likely ones in its place, when asked for. cumulative_logprob: over all tokens generated up to here. finish_reason: None while it runs, "stop" (an
-    end id or a stop string), "length" or "abort". stop_reason: the stop string. generation_logits: float32
-    [len(token_ids), vocab_size], when asked for.
+    index: which of SamplingParams.n. token_ids: without the end id that ended it. logprobs: of each of token_ids and of
+    the most likely ones in its place, when asked for. cumulative_logprob: over all tokens generated up to here.
+    finish_reason: None while it runs, "stop" (an end id or a stop string), "length" or "abort". stop_reason: the stop
+    string. generation_logits: float32 [len(token_ids), vocab_size], when asked for.
     """
 
     index: int = 0
@@ -167,7 +167,7 @@ def _join(pieces: Sequence[CompletionOutput]) -> CompletionOutput:
         index=last.index,
         text="".join(piece.text for piece in pieces),
         token_ids=[token for piece in pieces for token in piece.token_ids],
-        logprobs=None if last.logprobs is None else [value for piece in pieces for value in piece.logprobs],
+        logprobs=None if last.logprobs is None else [value for piece in pieces for value in piece.logprobs or ()],
         cumulative_logprob=last.cumulative_logprob,
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,

@@ -14,8 +14,7 @@ import queue
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -55,8 +54,8 @@ __all__ = [
     "StructuredOutputsParams",
 ]
 
-Params = SamplingParams | BeamSearchParams
-Collector = GenerationCollector | BeamSearchCollector
+Params = TypeVar("Params", SamplingParams, BeamSearchParams)
+Collector = TypeVar("Collector", GenerationCollector, BeamSearchCollector)
 _DEFAULT_PRIORITY = 0.5
 _OF_EACH_PROMPT = {"sampling_params": (SamplingParams, "SamplingParams"), "priority": (Real, "a number")}
 _ADVICE = {
@@ -69,7 +68,7 @@ _ADVICE = {
 
 
 @dataclass
-class _Request:
+class _Request(Generic[Collector]):
     """A submitted request, and what becomes of it."""
 
     id: int
@@ -98,19 +97,17 @@ class LLM:
         **options: Any,
     ):
         serving, build = split_options(options)
-        require_path("model", model)
-        if cache_dir is not None:
-            require_path("cache_dir", cache_dir)
+        path, cache = require_path("model", model), None if cache_dir is None else require_path("cache_dir", cache_dir)
         require_flag("progress", progress)
         try:
-            self.engine_dir = engine_directory(Path(model), cache_dir, progress, **build)
+            self.engine_dir = engine_directory(path, cache, progress, **build)
         except InflightError as error:
             raise in_words_of_llm(error) from None
         tokenizer_dir = self.engine_dir / "tokenizer"
         self.tokenizer = Tokenizer(tokenizer_dir)
         draft_dir = None
         if serving.draft_model is not None:
-            draft_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache_dir, progress)
+            draft_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache, progress)
         self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_dir))
         self._info = self._manager.info
         self._process = os.getpid()
@@ -128,8 +125,9 @@ class LLM:
         """Continues all prompts at once; outputs are in the order of the prompts.
 
         prompts: a text, a list of token ids, {"prompt": text}, {"prompt_token_ids": ids}, or a list of these.
-        sampling_params: one for all, or one for each prompt. use_tqdm: draws a progress bar. priority: 0 to 1, one for all, or one for each; a larger one is
-        scheduled earlier. A prompt that cannot be served raises, and the others are cancelled.
+        sampling_params: one for all, or one for each prompt. use_tqdm: draws a progress bar. priority: 0 to 1, one for
+        all, or one for each; a larger one is scheduled earlier. A prompt that cannot be served raises, and the others
+        are cancelled.
         """
         require_known_options("generate", unknown, _arguments(LLM.generate), _ADVICE)
         return self._generate(list_prompts(prompts), sampling_params, priority, use_tqdm, add_special_tokens=True)
@@ -154,7 +152,9 @@ class LLM:
         """
         require_known_options("chat", unknown, _arguments(LLM.chat), _ADVICE)
         variables = _template_variables(tools, chat_template, add_generation_prompt, chat_template_kwargs)
-        prompts = [self.tokenizer.chat_prompt(each, **variables) for each in list_conversations(messages)]
+        prompts: list[PromptLike] = [
+            self.tokenizer.chat_prompt(each, **variables) for each in list_conversations(messages)
+        ]
         return self._generate(prompts, sampling_params, priority, use_tqdm, add_special_tokens=False)
 
     def beam_search(
@@ -169,16 +169,16 @@ class LLM:
         require_known_options("beam_search", unknown, _arguments(LLM.beam_search), _ADVICE)
         if not isinstance(params, BeamSearchParams):
             raise InflightError(f"params is {params!r}; it must be BeamSearchParams")
-        prompts = list_prompts(prompts)
+        each = list_prompts(prompts)
         requests = self._run(
-            prompts,
-            [params] * len(prompts),
-            [_DEFAULT_PRIORITY] * len(prompts),
+            each,
+            [params] * len(each),
+            [_DEFAULT_PRIORITY] * len(each),
             lambda prompt, _: BeamSearchCollector(self.tokenizer, prompt.token_ids),
             use_tqdm,
             add_special_tokens=True,
         )
-        return [request.collector.output for request in requests]
+        return [output for request in requests if (output := request.collector.output) is not None]
 
     async def stream(
         self,
@@ -199,7 +199,7 @@ class LLM:
         (sampling,) = _for_each([prompt], "sampling_params", _or_default(sampling_params))
         (priority,) = _for_each([prompt], "priority", priority)
         is_chat = is_conversation(prompt)
-        text = self.tokenizer.chat_prompt(prompt) if is_chat else prompt
+        text: Any = self.tokenizer.chat_prompt(cast(Messages, prompt)) if is_chat else prompt
         encoded = encode_prompt(text, self.tokenizer, self._info.vocab_size, add_special_tokens=not is_chat)
         loop = asyncio.get_running_loop()
         responses: asyncio.Queue = asyncio.Queue()
@@ -278,12 +278,12 @@ class LLM:
         new_collector: Callable[[Prompt, Params], Collector],
         use_tqdm: bool,
         add_special_tokens: bool,
-    ) -> list[_Request]:
+    ) -> list[_Request[Collector]]:
         """Serves all prompts to their ends."""
         require_flag("use_tqdm", use_tqdm)
         self._require_open()
         responses: queue.SimpleQueue = queue.SimpleQueue()
-        requests: dict[int, _Request] = {}
+        requests: dict[int, _Request[Collector]] = {}
         try:
             for index, (prompt, each_params, priority) in enumerate(zip(prompts, params, priorities, strict=True)):
                 try:
@@ -322,7 +322,7 @@ class LLM:
     def _submit(
         self,
         prompt: Prompt,
-        params: Params,
+        params: SamplingParams | BeamSearchParams,
         priority: float,
         callback: Callable[[int, _native.Response], None],
         streaming: bool,

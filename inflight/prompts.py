@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from inflight.argument_types import is_integer, is_list, require_unicode
 from inflight.errors import InflightError
@@ -25,12 +25,13 @@ def list_prompts(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]
         return [prompts]
     if not is_list(prompts):
         raise InflightError(f"prompts is {prompts!r}; it must be a text, a list of token ids, or a list of these")
-    return [prompts] if len(prompts) > 0 and is_integer(prompts[0]) else list(prompts)
+    is_one = len(prompts) > 0 and is_integer(prompts[0])
+    return [cast(PromptLike, prompts)] if is_one else list(cast(Sequence[PromptLike], prompts))
 
 
 def list_conversations(messages: Messages | Sequence[Messages]) -> list[Messages]:
     """One conversation, or a list of them, as a list."""
-    conversations = [messages] if is_conversation(messages) else messages
+    conversations: Any = [messages] if is_conversation(messages) else messages
     if not is_list(conversations) or not all(map(is_conversation, conversations)):
         raise InflightError(
             f'messages is {messages!r}; it must be a list of {{"role": …, "content": …}}, or a list of such lists'

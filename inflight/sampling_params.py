@@ -53,16 +53,17 @@ class SamplingParams:
     """The order of operations is that of backend/engine/sampling_config.h; ranges are checked when a request starts.
 
     n: sequences for each prompt, with seeds seed, seed + 1 … temperature: 0 is greedy decoding. top_k: 0 or -1 is all
-    tokens. min_p: drops tokens that are less likely than this share of the most likely one. max_tokens: None is as many as the engine holds. min_tokens: no end id and no stop string before. seed: None
-    is another one for every request. stop: strings that end the text and are not part of it. stop_token_ids: end ids
-    beside the model's own. bad_words: strings that are never generated, at the start of a word or not. logit_bias: of
-    token ids, added to their logits. allowed_token_ids: no others are generated. logprobs: returns the log-probability of
-    each chosen token, and of as many of the most likely ones, at most 20; prompt_logprobs: the same of the prompt's
-    tokens, which are then never taken from the prefix cache. ignore_eos: the model's own end ids do not end the
-    generation. detokenize: False returns token ids without text.
-    structured_outputs: what the text must look like; guided_decoding is its name in older programs.
-    return_context_logits, return_generation_logits: the model's raw logits at every token of the prompt, which is then
-    never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a token.
+    tokens. min_p: drops tokens that are less likely than this share of the most likely one. max_tokens: None is as many
+    as the engine holds. min_tokens: no end id and no stop string before. seed: None is another one for every request.
+    stop: strings that end the text and are not part of it. stop_token_ids: end ids beside the model's own. bad_words:
+    strings that are never generated, at the start of a word or not. logit_bias: of token ids, added to their logits.
+    allowed_token_ids: no others are generated. logprobs: returns the log-probability of each chosen token, and of as
+    many of the most likely ones, at most 20; prompt_logprobs: the same of the prompt's tokens, which are then never
+    taken from the prefix cache. ignore_eos: the model's own end ids do not end the generation. detokenize: False
+    returns token ids without text. structured_outputs: what the text must look like; guided_decoding is its name in
+    older programs. return_context_logits, return_generation_logits: the model's raw logits at every token of the
+    prompt, which is then never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a
+    token.
     """
 
     n: int = 1

@@ -207,7 +207,7 @@ retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")
       .def_prop_ro("info", &PyBatchManager::info, "What the engine was built for.")
       .def("close", &PyBatchManager::close,
            "Ends all requests with an error and frees the engine; returns at once when called from a callback.")
-      .def("__enter__", [](nb::object self) { return self; })
+      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> BatchManager"))
       .def("__exit__", [](PyBatchManager& self, const nb::args&) { self.close(); });
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(close_all));
   nb::module_::import_("os").attr("register_at_fork")("after_in_child"_a = nb::cpp_function(abandon_all));

@@ -47,7 +47,11 @@ def measure_rows(
         }
         for work in works:
             runs, bounds = measure_runs(
-                work, model.vocabulary, workers, setup, lambda: tokens_per_second_bound(cost, ceilings_now(), work)
+                work,
+                model.vocabulary,
+                workers,
+                setup,
+                lambda work=work: tokens_per_second_bound(cost, ceilings_now(), work),
             )
             rows.append(make_row(work, runs, bounds))
             report(rows[-1])

@@ -13,7 +13,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m inflight.bench", description=__doc__)
     subparsers = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in BENCHMARKS.items():
-        summary = module.__doc__.splitlines()[0]
+        summary = (module.__doc__ or "").splitlines()[0]
         subparser = subparsers.add_parser(
             name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )

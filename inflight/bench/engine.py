@@ -72,7 +72,8 @@ def _measure(manager, prompts: list[list[int]], output: int, repeats: int) -> di
     """Medians, and all runs, of one batch size."""
     batch, context_tokens = len(prompts), sum(map(len, prompts))
     _run(manager, prompts, output)
-    runs = {"generation_tokens_per_s": [], "context_tokens_per_s": [], "end_to_end_tokens_per_s": []}
+    rates = ("generation_tokens_per_s", "context_tokens_per_s", "end_to_end_tokens_per_s")
+    runs: dict[str, list[float]] = {name: [] for name in rates}
     for _ in range(repeats):
         runs["context_tokens_per_s"].append(context_tokens / _run(manager, prompts, 1).total_seconds)
         timeline = _run(manager, prompts, output)

@@ -1,6 +1,7 @@
 """Triton's ModelStreamInfer over one gRPC channel, as tritonclient's generated stubs speak it."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from inflight.errors import InflightError
 
@@ -21,7 +22,7 @@ class GrpcClient:
         self._model = model
         self._stream = stream
         self._shape: list[int] | None = None
-        self._call = None
+        self._call: Any = None  # of grpc.aio, which has no types
 
     async def generate(self, prompt: str, output: int) -> AsyncIterator[None]:
         """Yields once for every response with text."""

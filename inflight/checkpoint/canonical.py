@@ -77,7 +77,7 @@ def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 def vector_sizes(config: ModelConfig) -> dict[str, int]:
     """Every norm weight and bias, by its full name."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for layer in range(config.num_hidden_layers):
         prefix = layer_prefix(layer)
         sizes |= {f"{prefix}{name}.weight": size for name, size in norm_sizes(config).items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class ModelConfig:
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], origin: str = "config.json") -> "ModelConfig":
+    def from_dict(cls, values: Mapping[str, Any], origin: str = "config.json") -> "ModelConfig":
         """Checks every field. Raises InflightError naming `origin` and the field."""
         fields = JsonObject(values, origin)
         fields.expect_format(FORMAT, VERSION, "inflight convert")

@@ -72,8 +72,8 @@ def convert_checkpoint(
         source: a Hugging Face directory with safetensors weights, or a GGUF file.
         out: directory to make; an earlier checkpoint there is replaced.
         dtype: type of all matrices. "auto" keeps each one's own (GGUF's integers without loss where they have a
-            scale of 16 or 32 columns; others as int8 in groups of 32, see gguf_blocks). "int8" is per channel from floating point. "int4"
-            leaves embedding and lm_head at int8 in groups of 32. See weight_types.
+            scale of 16 or 32 columns; others as int8 in groups of 32, see gguf_blocks). "int8" is per channel from
+            floating point. "int4" leaves embedding and lm_head at int8 in groups of 32. See weight_types.
         progress: draws a progress bar on stderr.
         group_size: columns that share a scale and a minimum in "int4" from wider sources.
     Raises:
@@ -168,7 +168,9 @@ def _write_matrix(writer: SafetensorsWriter, matrix: OutputMatrix, bar: tqdm) ->
             except InflightError as error:
                 raise InflightError(f"{part.name}.weight, rows {start} to {stop}: {error}") from error
             weight.write(rows.data)
-            for region, values in zip(grouped, (rows.scale, rows.minimum), strict=False):
+            for region, values in zip(
+                grouped, [each for each in (rows.scale, rows.minimum) if each is not None], strict=True
+            ):
                 region.write(values.astype(np.float32, copy=False))
             bar.update((stop - start) * matrix.columns)
 

@@ -56,7 +56,7 @@ class TokenizerMetadata:
         if len(self.vocabulary) != len(self.tokens):
             self._fields.fail("tokens", "every token once")
         self.special = SpecialTokens(self._fields, self.tokens, self.token_types)
-        self.flavor = None
+        self.flavor: Any = None  # BpeFlavor of a byte-level one
         if self.kind == "gpt2":
             self.flavor = FLAVORS[self._fields.choice("pre", sorted(FLAVORS), default="default")]
         # llama.cpp's defaults: SentencePiece models add bos, byte-level ones only if their kind does
@@ -97,7 +97,7 @@ class TokenizerMetadata:
         return types
 
     def _byte_level_bpe(self) -> Tokenizer:
-        merges = [tuple(merge.split(" ")) for merge in self._fields.texts("merges")]
+        merges: Any = [tuple(merge.split(" ")) for merge in self._fields.texts("merges")]
         tokenizer = Tokenizer(models.BPE(self.vocabulary, merges, ignore_merges=self.flavor.ignore_merges))
         normalizer = self.flavor.normalizer()
         if normalizer is not None:

@@ -46,11 +46,11 @@ def _flag(fields: Fields, key: str) -> bool | None:
     return fields.boolean(key, default=None)
 
 
-def _rope_fields(fields: Fields, key: str) -> dict[str, Any] | None:
+def _rope_fields(fields: JsonObject, key: str) -> dict[str, Any] | None:
     return dict(fields.object(key).values) if key in fields else None
 
 
-_Check = Callable[[Fields, str], Any]
+_Check = Callable[[JsonObject, str], Any]
 
 # What the families' configurations read, each with its check; no default may stand in for the sizes.
 _COMMON: dict[str, _Check] = {

@@ -135,8 +135,7 @@ class HuggingFaceSource:
             )
         if info.dtype not in _DTYPES:
             raise InflightError(
-                f"{tensor.reader.path}: tensor {tensor.name} has dtype {info.dtype}; "
-                f"supported are {', '.join(_DTYPES)}"
+                f"{tensor.reader.path}: tensor {tensor.name} has dtype {info.dtype}; supported are {', '.join(_DTYPES)}"
             )
         return tensor
 

@@ -6,6 +6,7 @@ round to nearest: int8 symmetric from the largest magnitude of a group, int4 fro
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Matrix:
 
     type: MatrixType
     data: np.ndarray
-    scale: np.ndarray | None = None
+    scale: Any = None  # np.ndarray | None, by the type
     minimum: np.ndarray | None = None
 
     def to_float32(self) -> np.ndarray:

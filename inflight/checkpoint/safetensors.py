@@ -20,7 +20,7 @@ import numpy as np
 
 from inflight.errors import InflightError, cause
 
-NUMPY_TYPES = {
+NUMPY_TYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from inflight.checkpoint.sentencepiece_bpe import PieceType
 from inflight.errors import InflightError
@@ -58,8 +59,8 @@ class SentencePieceModel:
         self.types.append(piece.get(3, int(PieceType.NORMAL)))
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of one message; the wire format of protocol buffers."""
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers and values, int or bytes, of one message; the wire format of protocol buffers."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

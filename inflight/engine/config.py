@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,11 @@ class BuildOptions:
                 raise InflightError(f"{option(name)} is {value!r}; expected an integer of at least {minimum}")
         if self.tokens_per_block is not None and not is_power_of_two(self.tokens_per_block):
             raise InflightError(f"{option('tokens_per_block')} is {self.tokens_per_block}; expected a power of two")
-        if None not in (self.max_num_tokens, self.max_batch_size) and self.max_num_tokens < self.max_batch_size:
+        num_tokens, batch_size = self.max_num_tokens, self.max_batch_size
+        if num_tokens is not None and batch_size is not None and num_tokens < batch_size:
             raise InflightError(
-                f"{option('max_num_tokens')} is {self.max_num_tokens}; expected at least "
-                f"{option('max_batch_size')} ({self.max_batch_size}): each sequence generates one token a step"
+                f"{option('max_num_tokens')} is {num_tokens}; expected at least "
+                f"{option('max_batch_size')} ({batch_size}): each sequence generates one token a step"
             )
         for name in ("max_batch_size", "max_num_tokens"):
             limit = getattr(self, name)
@@ -75,8 +77,8 @@ class BuildOptions:
             raise InflightError(f"{option('kv_cache_dtype')} is {self.kv_cache_dtype!r}; expected one of {choices}")
         if self.kv_cache_dtype == "bfloat16" and self.tokens_per_block == 1:
             raise InflightError(
-                f"{option('tokens_per_block')} is 1; {option('kv_cache_dtype')} bfloat16 stores tokens in pairs: pass 2 "
-                "or more, or float32"
+                f"{option('tokens_per_block')} is 1; {option('kv_cache_dtype')} bfloat16 stores tokens in pairs: pass "
+                "2 or more, or float32"
             )
         if self.device not in DEVICES:
             raise InflightError(f"{option('device')} is {self.device!r}; expected one of {', '.join(DEVICES)}")
@@ -138,7 +140,7 @@ class EngineConfig:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], origin: str = "config.json") -> "EngineConfig":
+    def from_dict(cls, values: Mapping[str, Any], origin: str = "config.json") -> "EngineConfig":
         """Checks every field. Raises InflightError naming `origin` and the field."""
         fields = JsonObject(values, origin)
         fields.expect_format(FORMAT, VERSION, "inflight build")

@@ -15,7 +15,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that the process could take if nothing else ran: the machine's memory, or the least limit of a control group.
+    """Bytes that the process could take if nothing else ran: the machine's memory, or a control group's least limit.
 
     Unlike available_memory, the same from call to call.
     """
@@ -42,7 +42,7 @@ def _cgroup_available(root: Path) -> list[int]:
 
 
 def _cgroups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Each control group's directory, which may not be there, and its files of limit and usage, with the key of page cache."""
+    """Each control group's directory, which may not be there, its files of limit and usage, and page cache's key."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()

@@ -95,8 +95,8 @@ def make_plan(
 ) -> MemoryPlan:
     """Fills in what the options leave open, and checks that at least one sequence fits.
 
-    weights: bytes of the packed weights (sizes.packed_bytes and sizes.vector_bytes). is_quantized: some of them are int8
-    or int4.
+    weights: bytes of the packed weights (sizes.packed_bytes and sizes.vector_bytes). is_quantized: some are int8 or
+    int4.
     Raises InflightError when no sequence of max_seq_len fits, naming the option and the value that would help.
     """
     options.check()

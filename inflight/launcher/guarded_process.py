@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from inflight.errors import InflightError
 from inflight.launcher import server_directory
@@ -40,6 +40,7 @@ class GuardedProcess:
         self._lock = threading.Lock()
         self._status: int | None = None
         self._guardian = _start_guardian(log, (directory.lock, *kept_fds))
+        self._orders, self._answers = cast(BinaryIO, self._guardian.stdin), cast(BinaryIO, self._guardian.stdout)
         directory.release()
         order = {
             "launcher": os.getpid(),
@@ -50,7 +51,7 @@ class GuardedProcess:
             "stack_bytes": stack_bytes,
         }
         self._write(json.dumps(order))
-        word, _, rest = self._guardian.stdout.readline().decode(errors="replace").strip().partition(" ")
+        word, _, rest = self._answers.readline().decode(errors="replace").strip().partition(" ")
         if word != "started":
             self._end()
             raise InflightError(f"cannot start {command[0]}: {rest or 'its guardian was killed'}")
@@ -64,13 +65,13 @@ class GuardedProcess:
     def kill(self) -> None:
         """Ends the process and all its children at once."""
         with self._lock, suppress(OSError):  # an order that nobody reads any more
-            self._guardian.stdin.close()
+            self._orders.close()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit status, negative for a signal, once nothing of the process is left; None after `timeout` seconds."""
         if self._status is None:
             poll = select.poll()
-            poll.register(self._guardian.stdout, select.POLLIN)
+            poll.register(self._answers, select.POLLIN)
             if not poll.poll(None if timeout is None else timeout * 1000):
                 return None
             with self._lock:
@@ -80,16 +81,16 @@ class GuardedProcess:
 
     def _write(self, line: str) -> None:
         with suppress(OSError, ValueError):  # the process has ended, or was killed
-            self._guardian.stdin.write(line.encode() + b"\n")
-            self._guardian.stdin.flush()
+            self._orders.write(line.encode() + b"\n")
+            self._orders.flush()
 
     def _end(self) -> int:
         """Waits for the guardian and returns the status that it reports; if it was killed, does what it should have."""
-        word, _, status = self._guardian.stdout.read().decode().strip().partition(" ")
+        word, _, status = self._answers.read().decode().strip().partition(" ")
         self._guardian.wait()
         with suppress(OSError):
-            self._guardian.stdin.close()
-        self._guardian.stdout.close()
+            self._orders.close()
+        self._answers.close()
         if word == "ended":
             return int(status)
         with suppress(ProcessLookupError):

@@ -38,7 +38,7 @@ class PythonStubs:
 
 def _children(process: int) -> list[int]:
     """The processes that any thread of `process` has started."""
-    found = []
+    found: list[int] = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(OSError):
             found += map(int, file.read_text().split())

@@ -90,7 +90,7 @@ class TritonServer:
     @property
     def pid(self) -> int:
         """tritonserver's process id."""
-        return self._process.pid
+        return self._started().pid
 
     def start(self) -> None:
         """Starts the process and returns; InflightError if it cannot be started."""
@@ -135,7 +135,7 @@ class TritonServer:
         while not self._is_ready():
             if give_up():
                 return False
-            if self._process.wait(_POLL_PERIOD) is not None:
+            if self._started().wait(_POLL_PERIOD) is not None:
                 raise InflightError(f"tritonserver did not start:\n{self._reason()}\nfull log: {self.log_file}")
             if time.monotonic() > deadline:
                 raise InflightError(f"tritonserver is not ready after {timeout:.0f} s; see its log: {self.log_file}")
@@ -144,7 +144,7 @@ class TritonServer:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the process has ended and returns its exit status, None after `timeout` seconds."""
-        return self._process.wait(timeout)
+        return self._started().wait(timeout)
 
     def stop(self) -> int | None:
         """Ends the server and returns its exit status, None if it was never started.
@@ -204,11 +204,16 @@ class TritonServer:
         values = [argument.partition("=")[2] for argument in self._arguments if argument.startswith("--allow-metrics")]
         return not values or values[-1].lower() not in ("0", "false", "off")
 
+    def _started(self) -> GuardedProcess:
+        if self._process is None:
+            raise RuntimeError("the server has not been started")
+        return self._process
+
     def _reason(self) -> str:
         with open(self.log_file, "rb") as log:
             log.seek(self._log_begin)
             text = log.read().decode(errors="replace")
-        reason = explain_failure(text) or f"exit status {self._process.wait()}"
+        reason = explain_failure(text) or f"exit status {self._started().wait()}"
         return reason.replace(str(self._repository), str(self.model_repository))
 
 

@@ -43,12 +43,12 @@ class StopSignals:
 
     @property
     def name(self) -> str:
-        return signal.Signals(self.received).name
+        return "no signal" if self.received is None else signal.Signals(self.received).name
 
     @property
     def exit_status(self) -> int:
         """A shell's for a command that the signal has ended."""
-        return 128 + self.received
+        return 0 if self.received is None else 128 + self.received
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.received is None:

@@ -77,8 +77,10 @@ class Supervisor:
                 raise InflightError(f"{failure}; {self._given_up()}; see its log: {self._server.log_file}")
             self._restarts += 1
             delay = self._policy.delay(self._restarts)
-            self._say(f"{failure}; restart {self._restarts} of {self._policy.max_restarts} in {delay:g} s"
-                      f" (log: {self._server.log_file})")
+            self._say(
+                f"{failure}; restart {self._restarts} of {self._policy.max_restarts} in {delay:g} s"
+                f" (log: {self._server.log_file})"
+            )
             self._server.stop()  # not ready from here on
             if self._sleep(delay):
                 return

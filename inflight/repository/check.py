@@ -1,7 +1,7 @@
 """What can be wrong with a model repository, found before tritonserver starts: half-filled templates, paths that
 do not exist, and files that disagree. Upstream's repositories pass as ours do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +63,9 @@ def check_repository(path: str | Path) -> None:
     _raise(_foreign_tokenizers(models))
 
 
-def _raise(problems: Iterator[str]) -> None:
-    if problems := list(problems):
-        raise InflightError("\n".join(problems))
+def _raise(problems: Iterable[str]) -> None:
+    if found := list(problems):
+        raise InflightError("\n".join(found))
 
 
 def _read(file: Path) -> str:

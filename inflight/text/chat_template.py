@@ -40,7 +40,8 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt. variables: more that the template may use. Raises InflightError with the template's own message when it rejects the messages."""
+        """The prompt. variables: more that the template may use. Raises InflightError with the template's own message
+        when it rejects the messages."""
         try:
             return self._template.render(
                 {

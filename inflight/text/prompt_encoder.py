@@ -35,7 +35,7 @@ class PromptEncoder:
         """Raises InflightError for a text that is too large to be looked at. name: what the error calls it."""
         if len(text) <= self._max_bytes:
             return
-        if self._bytes_are_tokens:
+        if self._bytes_are_tokens and self._max_tokens is not None:
             raise InflightError(
                 f"{name} has {len(text)} bytes; this engine takes at most {self._max_tokens - 1} tokens, and they are"
                 f" no more than {self._max_bytes} bytes: send a shorter one, or rebuild the engine with a larger"

@@ -64,8 +64,8 @@ class Tokenizer:
         **variables: Any,
     ) -> str:
         """The chat template's text for these messages, to be encoded with add_special_tokens=False: the template
-        writes the special tokens itself. messages: [{"role": "user", "content": "…"}, …]. chat_template: in place of the
-        model's own. variables: more that the template may use, such as enable_thinking."""
+        writes the special tokens itself. messages: [{"role": "user", "content": "…"}, …]. chat_template: in place of
+        the model's own. variables: more that the template may use, such as enable_thinking."""
         if chat_template is None:
             template = self.chat_template
         else:

@@ -22,8 +22,8 @@ def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
-    """Makes an InflightError that begins with `what` of what the tokenizers library raises in the block: bare Exception,
-    and where its Rust code panics a BaseException, whose backtrace on stderr is left out."""
+    """Makes an InflightError that begins with `what` of what the tokenizers library raises in the block: bare
+    Exception, and where its Rust code panics a BaseException, whose backtrace on stderr is left out."""
     with tempfile.TemporaryFile() as diverted:
         sys.stderr.flush()
         stderr = os.dup(2)

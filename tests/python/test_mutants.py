@@ -14,11 +14,11 @@ import gguf_models
 import numpy as np
 import pytest
 import tiny_models
+from inflight._native import Engine
 from mutants import mutate
 from sentencepiece_reference import model_proto, pieces_and_scores
 from small_tokenizers import byte_level
 
-from inflight._native import Engine
 from inflight.checkpoint.convert import convert_checkpoint
 from inflight.checkpoint.safetensors import SafetensorsReader
 from inflight.engine.build import build_engine

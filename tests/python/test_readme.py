@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = (".git", ".venv*", "build*", "models", "__pycache__", ".*_cache", ".hypothesis", "benchmarks")
+LEFT_OUT = (".git", ".venv*", "build*", "models", "__pycache__", ".*_cache", ".hypothesis")
 OLD, NEW = 1_000_000_000, 1_000_000_001  # seconds
 READY = re.compile(r"ready: HTTP (\d+), ")
 

@@ -6,8 +6,18 @@ include(FetchContent)
 if(POLICY CMP0135)
   cmake_policy(SET CMP0135 NEW)  # files are as old as their extraction
 endif()
+set(XGRAMMAR xgrammar-0.2.8)
+set(XGRAMMAR_ARCHIVE ${CMAKE_CURRENT_BINARY_DIR}/${XGRAMMAR}.tar.gz)
+if(NOT FETCHCONTENT_SOURCE_DIR_XGRAMMAR AND NOT EXISTS ${XGRAMMAR_ARCHIVE})
+  string(REPLACE - == XGRAMMAR_REQUIREMENT ${XGRAMMAR})
+  # pip knows the index that this machine uses, and how to reach it.
+  execute_process(
+    COMMAND ${Python_EXECUTABLE} -m pip download --quiet --no-deps --no-binary xgrammar ${XGRAMMAR_REQUIREMENT}
+            --dest ${CMAKE_CURRENT_BINARY_DIR}
+    COMMAND_ERROR_IS_FATAL ANY)
+endif()
 FetchContent_Declare(xgrammar
-  URL https://files.pythonhosted.org/packages/03/0f/29f521535729be740779c2c98b630ef6607cf28be9b669895dd2b821ff63/xgrammar-0.2.8.tar.gz
+  URL ${XGRAMMAR_ARCHIVE}
   URL_HASH SHA256=8305646fd2b319d6c3003f51a1665e54cbbe9cba1fb636bc41d0b46434ccbb80
   SOURCE_SUBDIR none)  # its CMakeLists.txt builds Python bindings, with warnings as errors
 FetchContent_MakeAvailable(xgrammar)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from inflight.errors import InflightError
 
+
 @pytest.mark.parametrize("name", gguf_models.CONFIGS)
 def test_weights_arrive_unchanged_and_in_rotate_half_order(name, tmp_path):
     model = gguf_models.make(name)

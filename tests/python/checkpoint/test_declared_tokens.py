@@ -5,8 +5,8 @@ import itertools
 import json
 
 import pytest
-from small_tokenizers import byte_level
 from sentencepiece_reference import model_proto, pieces_and_scores
+from small_tokenizers import byte_level
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 

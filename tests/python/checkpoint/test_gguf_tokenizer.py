@@ -246,7 +246,10 @@ def test_sentencepiece_ids_are_those_of_transformers_where_it_is_right(tmp_path)
         (lambda w: w.add_eos_token_id(100000), "tokenizer.ggml.eos_token_id is 100000; expected a token id below"),
         (lambda w: w.add_token_types([1, 1]), "tokenizer.ggml.token_type is array([1, 1], dtype=int32); expected "),
         (lambda w: w.add_token_merges(["q w", "zz yy"]), "tokenizer.ggml.merges do not fit the tokens"),
-        (lambda w: w.add_string("tokenizer.ggml.add_bos_token", "yes"), "add_bos_token is 'yes'; expected true or false"),
+        (
+            lambda w: w.add_string("tokenizer.ggml.add_bos_token", "yes"),
+            "add_bos_token is 'yes'; expected true or false",
+        ),
     ],
 )
 def test_refuses_by_name(edit, message, tmp_path):

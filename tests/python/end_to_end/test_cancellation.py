@@ -131,8 +131,8 @@ def test_grpc_clients_that_leave_before_the_only_response_free_their_blocks_with
     for i in range(9):
         request = {"text_input": "Once upon a time", "max_tokens": 1500, "end_id": -1}
         with grpc_client.Stream(slow_server.grpc_port, request, model, streaming=False) as stream:
-            begin = steps()
-            prometheus.wait_for(lambda: steps() > begin + i % 3)
+            begin = steps() + i % 3
+            prometheus.wait_for(lambda begin=begin: steps() > begin)
             before = steps()
             LEAVE[i % 2](stream)
         prometheus.wait_for(lambda: metric("nv_trt_llm_request_metrics", "active") == 0)

@@ -16,7 +16,7 @@ from inflight.launcher.server import TritonServer
 
 pytestmark = pytest.mark.skipif(find_spec("pytriton") is None, reason="nvidia-pytriton is not installed")
 
-NAMES = "josé 文件 it's $HOME;\"x\""
+NAMES = 'josé 文件 it\'s $HOME;"x"'
 READS = """
 from pathlib import Path
 BESIDE = Path(__file__).with_name("tökens.txt").read_text()

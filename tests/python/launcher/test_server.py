@@ -1,7 +1,6 @@
 """A real tritonserver over small Python models: start, ready, failure, stop, and nothing left behind."""
 
 import http.client
-import os
 import socket
 import urllib.request
 from importlib.util import find_spec

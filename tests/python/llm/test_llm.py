@@ -71,9 +71,7 @@ def test_a_stream_joins_to_the_text_that_is_not_streamed(llm, prompt):
     assert tokens_of(pieces) == whole.outputs[0].token_ids
     assert [value for piece in pieces for value in piece.outputs[0].logprobs] == whole.outputs[0].logprobs
     assert [piece.finished for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert pieces[-1].outputs[0].cumulative_logprob == pytest.approx(
-        sum(chosen_logprobs(whole.outputs[0])), rel=1e-5
-    )
+    assert pieces[-1].outputs[0].cumulative_logprob == pytest.approx(sum(chosen_logprobs(whole.outputs[0])), rel=1e-5)
 
 
 def test_many_streams_at_once_are_each_their_own(llm):

@@ -28,11 +28,11 @@ async def first(stream):
         (lambda llm: BeamSearchParams(2, 5, length_penality=1), "did you mean length_penalty"),
         (lambda llm: BeamSearchParams(2, 5, temperature=1), "BeamSearchParams has no option temperature: a beam"),
         (lambda llm: StructuredOutputsParams(json_schema="{}"), "no option json_schema; there are json, regex"),
-        (lambda llm: llm.generate("a", sampling=SamplingParams()), "generate has no option sampling: say sampling_params"),
+        (lambda llm: llm.generate("a", sampling=SamplingParams()), "no option sampling: say sampling_params"),
         (lambda llm: llm.generate("a", use_tqmd=True), "generate has no option use_tqmd; did you mean use_tqdm"),
         (lambda llm: llm.generate("a", lora_request=1), "no option lora_request: LoRA adapters are not served"),
         (lambda llm: llm.chat(CHAT, progress=True), "chat has no option progress: say use_tqdm"),
-        (lambda llm: llm.beam_search("a", BeamSearchParams(1, 2), speed=1), "beam_search has no option speed; there are"),
+        (lambda llm: llm.beam_search("a", BeamSearchParams(1, 2), speed=1), "no option speed; there are"),
         (lambda llm: asyncio.run(first(llm.stream("a", sampling=1))), "stream has no option sampling: say"),
         (lambda llm: LLM(llm.engine_dir, temprature=1), "did you mean temperature.* option of SamplingParams"),
         (lambda llm: LLM(llm.engine_dir, num_thread=1), "LLM has no option num_thread; did you mean num_threads"),
@@ -82,7 +82,24 @@ def test_a_build_that_is_refused_names_the_options_of_llm(tiny_directory, tmp_pa
     assert not list(tmp_path.iterdir()), "it is refused before any work"
 
 
-VALUES = [object(), "x", "", b"x", -5, 2**70, -(2**70), float("nan"), float("inf"), [None], {}, {"a": 1}, True, None, 0, 1]
+VALUES = [
+    object(),
+    "x",
+    "",
+    b"x",
+    -5,
+    2**70,
+    -(2**70),
+    float("nan"),
+    float("inf"),
+    [None],
+    {},
+    {"a": 1},
+    True,
+    None,
+    0,
+    1,
+]
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(SamplingParams)])

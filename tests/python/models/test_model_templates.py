@@ -11,8 +11,8 @@ ENSEMBLES = ("ensemble", "tensorrt_llm_bls")
 SCALARS = {
     "INT32": "num_return_sequences num_draft_tokens decoder_input_lengths end_id pad_id beam_width runtime_top_k "
     "runtime_top_p_reset_ids min_length prompt_vocab_size retention_decode_priority retention_decode_duration_ms",
-    "FP32": "draft_acceptance_threshold temperature runtime_top_p min_p runtime_top_p_min runtime_top_p_decay len_penalty "
-    "repetition_penalty presence_penalty frequency_penalty beam_search_diversity_rate",
+    "FP32": "draft_acceptance_threshold temperature runtime_top_p min_p runtime_top_p_min runtime_top_p_decay "
+    "len_penalty repetition_penalty presence_penalty frequency_penalty beam_search_diversity_rate",
     "BOOL": "early_stopping return_log_probs return_context_logits return_generation_logits "
     "return_kv_cache_reuse_stats exclude_input_in_output stop streaming",
     "UINT64": "random_seed lora_task_id",

@@ -45,7 +45,9 @@ def test_longest_text_of_as_many_tokens_as_the_engine_takes_is_encoded(tokenizer
 def test_text_beyond_that_is_refused_by_its_bytes(tokenizer):
     encoder = PromptEncoder(tokenizer, PromptLimits(MAX_TOKENS))
     size = MAX_TOKENS * tokenizer.longest_token_bytes
-    with pytest.raises(InflightError, match=f"the prompt has {size + 1} bytes; .* at most 63 tokens, .* {size} bytes: .*max_text_bytes"):
+    with pytest.raises(
+        InflightError, match=f"the prompt has {size + 1} bytes; .* at most 63 tokens, .* {size} bytes: .*max_text_bytes"
+    ):
         encoder.check_size("the prompt", b"x" * (size + 1))
 
 

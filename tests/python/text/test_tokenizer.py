@@ -50,9 +50,7 @@ def test_chat_prompt_equals_transformers(tmp_path):
     assert Tokenizer(tmp_path).chat_prompt(MESSAGES) == expected
 
 
-TOKEN_NAMES = (
-    "bos_token eos_token unk_token sep_token pad_token cls_token mask_token image_token tool_token".split()
-)
+TOKEN_NAMES = "bos_token eos_token unk_token sep_token pad_token cls_token mask_token image_token tool_token".split()
 
 
 @pytest.mark.parametrize(

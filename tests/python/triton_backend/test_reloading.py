@@ -1,4 +1,4 @@
-"""A model is loaded anew while Triton still unloads the old one, on another thread: they share their metrics meanwhile."""
+"""A model is loaded anew while Triton still unloads the old one, on another thread: they share metrics meanwhile."""
 
 from concurrent.futures import ThreadPoolExecutor
 
