@@ -49,7 +49,9 @@ def generate(port: int, body: dict, model: str = "ensemble") -> dict:
 
 def generate_stream(port: int, body: dict, model: str = "ensemble") -> Iterator[dict]:
     """The events of one stream as they come; leaving the iterator early closes the connection."""
-    with request(port, f"/v2/models/{model}/generate_stream", {**body, "stream": True}) as connection:
+    if "streaming" not in body:  # as tensorrt_llm calls it
+        body = {**body, "stream": True}
+    with request(port, f"/v2/models/{model}/generate_stream", body) as connection:
         response = connection.getresponse()
         assert response.status == 200, (response.status, response.read())
         for line in response:
