@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inflight.errors import InflightError
 from inflight.kernels.compiler.sources import load_kernels
+from inflight.kernels.compiler.targets import Target
 from inflight.kernels.compiler.variants import Variant
 
 # A change of what is asked of Triton below makes other machine code of the same source: count it up.
@@ -49,7 +50,7 @@ class _Task:
 
     source: Path
     kernel: str
-    target: object
+    target: Target
     tile_index: int
     types: dict
     keys: dict

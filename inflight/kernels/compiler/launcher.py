@@ -191,7 +191,7 @@ def _choice_function(kernel: Kernel, name: str, text: str) -> str:
 
 
 def _string_constant(kernel: Kernel):
-    def spell(value: object) -> str:
+    def spell(value: Any) -> str:
         if value in ENUMERATORS:
             return f"DataType::{ENUMERATORS[value]}"
         for name, values in kernel.declared_keys.items():

@@ -34,6 +34,8 @@ def _load(path: Path):
     name = f"inflight_kernels_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise InflightError(f"{path} is not a Python file: its name must end in .py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(sys.modules[name])

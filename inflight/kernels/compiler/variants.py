@@ -1,7 +1,7 @@
 """The variants that a declaration stands for."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,7 +92,10 @@ def _parse_values(name: str, texts: tuple[str, ...], declared: tuple[Any, ...]) 
             if text not in declared:
                 raise InflightError(f"--set {name}: {text!r} is none of {', '.join(declared)}")
         return texts
-    parsers = {bool: lambda text: {"true": True, "false": False, "1": True, "0": False}[text.lower()], int: int}
+    parsers: dict[type, Callable[[str], Any]] = {
+        bool: lambda text: {"true": True, "false": False, "1": True, "0": False}[text.lower()],
+        int: int,
+    }
     try:
         return tuple(parsers[type(declared[0])](text) for text in texts)
     except (KeyError, ValueError) as error:
