@@ -1,7 +1,7 @@
 # make demo    build everything, serve SmolLM2-135M-Instruct, ask it two questions, stop
 # make serve   the same, and stay up: HTTP_PORT, GRPC_PORT, METRICS_PORT
 # make test    every test, C++ and Python, through one pytest run; PYTEST_ARGS="-k greedy" narrows it
-# make lint    ruff, mypy and clang-format; `make format` writes what they would have
+# make lint    ruff and mypy; make lint-cxx: clang-format; `make format` writes what they would have
 # make test-sanitizers
 #              the C++ tests and the oracle's traces under ThreadSanitizer, AddressSanitizer and UBSan
 # make bench-cpu
@@ -33,7 +33,7 @@ ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
 endif
 
-.PHONY: demo serve test lint format test-sanitizers bench-cpu clean
+.PHONY: demo serve test lint lint-cxx format test-sanitizers bench-cpu clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
@@ -52,6 +52,8 @@ lint: $(VENV)/.lint-requirements $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd $(VENV) && bin/mypy --config-file $(abspath pyproject.toml) --cache-dir $(abspath $(BUILD))/mypy
+
+lint-cxx: $(VENV)/.lint-requirements
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(VENV)/.lint-requirements
