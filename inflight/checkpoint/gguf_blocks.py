@@ -12,7 +12,7 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf.constants import GGMLQuantizationType as GgmlType
 from gguf.quants import MXFP4, Q4_K, dequantize
 
-from inflight.checkpoint.matrix import Matrix, MatrixType, pack_int4, quantize
+from inflight.checkpoint.matrix import Matrix, MatrixType, pack_int4
 
 GROUP_SIZE = 32
 _INT8 = MatrixType("int8", GROUP_SIZE)
@@ -56,8 +56,8 @@ MATRIX_TYPES = {
 
 
 def decode_rows(tensor_type: GgmlType, rows: np.ndarray) -> Matrix:
-    """uint8 [rows, row bytes] of one GGML type → the same rows as MATRIX_TYPES[tensor_type]. Scales that are NaN or
-    infinite, as in damaged files, come as they are."""
+    """uint8 [rows, row bytes] of one GGML type → the same rows as MATRIX_TYPES[tensor_type], or as float32 where that
+    could not hold them exactly. Scales that are NaN or infinite, as in damaged files, come as they are."""
     with np.errstate(all="ignore"):
         return _DECODERS[tensor_type](rows)
 
@@ -132,8 +132,9 @@ def _int8_by(tensor_type: GgmlType, scale_of: Callable[[np.ndarray], np.ndarray]
     return decode
 
 
-def _requantize(tensor_type: GgmlType) -> Callable[[np.ndarray], Matrix]:
-    return lambda rows: quantize(_by_groups(tensor_type, rows, GROUP_SIZE).reshape(len(rows), -1), _INT8)
+def _dequantize(tensor_type: GgmlType) -> Callable[[np.ndarray], Matrix]:
+    float32 = MATRIX_TYPES[GgmlType.F32]
+    return lambda rows: Matrix(float32, _by_groups(tensor_type, rows, GROUP_SIZE).reshape(len(rows), -1))
 
 
 def _floats(matrix_type: MatrixType, dtype: str) -> Callable[[np.ndarray], Matrix]:
@@ -186,5 +187,5 @@ _DECODERS: dict[GgmlType, Callable[[np.ndarray], Matrix]] = {
     GgmlType.IQ4_NL: _int8_by(GgmlType.IQ4_NL, lambda blocks: _halves(blocks, 0)),
     GgmlType.IQ4_XS: _int8_by(GgmlType.IQ4_XS, _scale_of_iq4_xs),
     GgmlType.MXFP4: _int8_by(GgmlType.MXFP4, _scale_of_mxfp4),
-    **{tensor_type: _requantize(tensor_type) for tensor_type in _REQUANTIZED},
+    **{tensor_type: _dequantize(tensor_type) for tensor_type in _REQUANTIZED},
 }

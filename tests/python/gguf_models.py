@@ -45,6 +45,30 @@ CONFIGS = {
     "qwen3": Qwen3Config(**SIZE, head_dim=128),
 }
 
+# Where each type's float16 scales are, so that random blocks have the size of weights.
+SCALES = {
+    GgmlType.Q5_0: (0,),
+    GgmlType.Q5_1: (0, 2),
+    GgmlType.Q2_K: (80, 82),
+    GgmlType.Q3_K: (108,),
+    GgmlType.Q4_K: (0, 2),
+    GgmlType.Q5_K: (0, 2),
+    GgmlType.Q6_K: (208,),
+    GgmlType.TQ1_0: (52,),
+    GgmlType.TQ2_0: (64,),
+    GgmlType.IQ1_S: (0,),
+    GgmlType.IQ1_M: (),  # spread over the high bits of its scales
+    GgmlType.IQ2_XXS: (0,),
+    GgmlType.IQ2_XS: (0,),
+    GgmlType.IQ2_S: (0,),
+    GgmlType.IQ3_XXS: (0,),
+    GgmlType.IQ3_S: (0,),
+    GgmlType.IQ4_NL: (0,),
+    GgmlType.IQ4_XS: (0,),
+    GgmlType.MXFP4: (),
+    GgmlType.NVFP4: (),
+}
+
 
 def make(name: str):
     """The transformers model of one of CONFIGS, the same weights at every call."""
@@ -128,3 +152,19 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def random_blocks(kind, rows, columns, seed):
+    """Blocks of any bytes, with scales of a weight's size."""
+    block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    generator = np.random.default_rng(seed)
+    shape = (rows, columns // block_size)
+    blocks = generator.integers(0, 256, (*shape, block_bytes), dtype=np.uint8)
+    for position in SCALES[kind]:
+        scales = generator.uniform(-1e-3, 1e-3, (*shape, 1)).astype(np.float16)
+        blocks[..., position : position + 2] = scales.view(np.uint8)
+    if kind == GgmlType.MXFP4:
+        blocks[..., 0] = generator.integers(110, 125, shape)
+    if kind == GgmlType.IQ1_M:
+        blocks[..., 49:56:2] = blocks[..., 49:56:2] & 15 | np.array([0, 0, 0x30, 0x20], np.uint8) << 1
+    return blocks.reshape(rows, -1)

@@ -4,6 +4,7 @@ Each is a Hugging Face directory as transformers writes it, in float32, with a b
 are large enough that greedy decoding neither repeats one token nor hangs on ties.
 """
 
+import copy
 import zlib
 from pathlib import Path
 
@@ -84,10 +85,18 @@ CONFIGS = {
 }
 
 
-def load(name: str) -> PreTrainedModel:
-    """The model on its own, in float32, the same weights at every call."""
+def load(name: str, **changes) -> PreTrainedModel:
+    """The model on its own, in float32, the same weights at every call. changes: of its configuration."""
     torch.manual_seed(zlib.crc32(name.encode()))
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32, attn_implementation="eager")
+    config = copy.deepcopy(CONFIGS[name])
+    for key, value in changes.items():
+        setattr(config, key, value)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    return randomize(model)
+
+
+def randomize(model: PreTrainedModel) -> PreTrainedModel:
+    """Gives the model weights that are large enough."""
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "norm" in parameter_name:

@@ -12,29 +12,6 @@ from safetensors.torch import load_file
 from inflight.checkpoint.gguf_blocks import MATRIX_TYPES
 from inflight.errors import InflightError
 
-# Where each type's float16 scales are, so that random blocks have the size of weights.
-SCALES = {
-    GgmlType.Q5_0: (0,),
-    GgmlType.Q5_1: (0, 2),
-    GgmlType.Q2_K: (80, 82),
-    GgmlType.Q3_K: (108,),
-    GgmlType.Q4_K: (0, 2),
-    GgmlType.Q5_K: (0, 2),
-    GgmlType.Q6_K: (208,),
-    GgmlType.TQ1_0: (52,),
-    GgmlType.TQ2_0: (64,),
-    GgmlType.IQ1_S: (0,),
-    GgmlType.IQ1_M: (),  # spread over the high bits of its scales
-    GgmlType.IQ2_XXS: (0,),
-    GgmlType.IQ2_XS: (0,),
-    GgmlType.IQ2_S: (0,),
-    GgmlType.IQ3_XXS: (0,),
-    GgmlType.IQ3_S: (0,),
-    GgmlType.IQ4_NL: (0,),
-    GgmlType.IQ4_XS: (0,),
-    GgmlType.MXFP4: (),
-    GgmlType.NVFP4: (),
-}
 KEPT = {
     GgmlType.Q5_0: (torch.int8, 32),
     GgmlType.Q2_K: (torch.uint8, 16),
@@ -46,31 +23,15 @@ KEPT = {
 }
 
 
-def random_blocks(kind, rows, columns, seed):
-    """Blocks of any bytes, with scales of a weight's size."""
-    block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    generator = np.random.default_rng(seed)
-    shape = (rows, columns // block_size)
-    blocks = generator.integers(0, 256, (*shape, block_bytes), dtype=np.uint8)
-    for position in SCALES[kind]:
-        scales = generator.uniform(-1e-3, 1e-3, (*shape, 1)).astype(np.float16)
-        blocks[..., position : position + 2] = scales.view(np.uint8)
-    if kind == GgmlType.MXFP4:
-        blocks[..., 0] = generator.integers(110, 125, shape)
-    if kind == GgmlType.IQ1_M:
-        blocks[..., 49:56:2] = blocks[..., 49:56:2] & 15 | np.array([0, 0, 0x30, 0x20], np.uint8) << 1
-    return blocks.reshape(rows, -1)
-
-
 def test_every_type_that_gguf_dequantizes_is_read():
     floats = {GgmlType.F32, GgmlType.F16, GgmlType.BF16}
     assert MATRIX_TYPES.keys() == gguf.quants._type_traits.keys() | floats
-    assert MATRIX_TYPES.keys() == SCALES.keys() | floats | {GgmlType.Q8_0, GgmlType.Q4_0, GgmlType.Q4_1}
+    assert MATRIX_TYPES.keys() == gguf_models.SCALES.keys() | floats | {GgmlType.Q8_0, GgmlType.Q4_0, GgmlType.Q4_1}
 
 
-@pytest.mark.parametrize("kind", SCALES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", gguf_models.SCALES, ids=lambda kind: kind.name)
 def test_blocks_of_every_type(kind, model, tmp_path):
-    packed = random_blocks(kind, 256, 256, seed=1)
+    packed = gguf_models.random_blocks(kind, 256, 256, seed=1)
     source = gguf_models.write(
         tmp_path / "model.gguf", model, GgmlType.Q4_0, blocks={"blk.1.ffn_down.weight": (packed, kind)}
     )
@@ -94,7 +55,7 @@ def test_fused_parts_with_scales_of_other_groups_keep_their_values(model, tmp_pa
     """As Q2_K and Q3_K files mix them: groups of 16 and of 32 columns, with and without minimums."""
     kinds = dict(q=GgmlType.Q3_K, k=GgmlType.Q2_K, v=GgmlType.Q4_K)
     rows = dict(q=256, k=128, v=128)
-    packed = {part: random_blocks(kind, rows[part], 256, seed=3) for part, kind in kinds.items()}
+    packed = {part: gguf_models.random_blocks(kind, rows[part], 256, seed=3) for part, kind in kinds.items()}
     blocks = {f"blk.0.attn_{part}.weight": (packed[part], kind) for part, kind in kinds.items()}
     _, stored = convert(gguf_models.write(tmp_path / "model.gguf", model, blocks=blocks), tmp_path)
     qkv = stored["transformer.layers.0.attention.qkv.weight"].numpy()
@@ -106,7 +67,7 @@ def test_fused_parts_with_scales_of_other_groups_keep_their_values(model, tmp_pa
 
 def test_quantized_queries_are_put_back_by_rows(model, tmp_path):
     """Rows of packed blocks move whole, which needs no dequantization."""
-    packed = random_blocks(GgmlType.Q4_K, 256, 256, seed=2)
+    packed = gguf_models.random_blocks(GgmlType.Q4_K, 256, 256, seed=2)
     blocks = {
         f"blk.0.attn_{part}.weight": (packed[:rows], GgmlType.Q4_K) for part, rows in dict(q=256, k=128, v=128).items()
     }
@@ -127,7 +88,7 @@ def test_refuses_types_that_it_cannot_read(model, tmp_path):
 
 
 def test_refuses_scales_that_are_not_finite(model, tmp_path):
-    packed = random_blocks(GgmlType.Q5_0, 256, 256, seed=4)
+    packed = gguf_models.random_blocks(GgmlType.Q5_0, 256, 256, seed=4)
     packed[3, :2] = np.array([np.nan], np.float16).view(np.uint8)
     source = gguf_models.write(
         tmp_path / "model.gguf", model, blocks={"blk.1.ffn_down.weight": (packed, GgmlType.Q5_0)}

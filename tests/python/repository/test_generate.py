@@ -38,6 +38,15 @@ def test_paths_are_absolute(engine, tmp_path, monkeypatch):
     assert f'"{engine}"' in configs(tmp_path / "repository")["tensorrt_llm"]
 
 
+@pytest.mark.parametrize("content", ['{"version": "1.0"', "{}"])
+def test_an_engine_with_a_damaged_tokenizer_is_refused(content, engine, tmp_path, capsys):
+    (engine / "tokenizer" / "tokenizer.json").write_text(content)
+    assert main(["repo", str(engine), "--out", str(tmp_path / "repository")]) == 1
+    error = capsys.readouterr().err
+    assert f"{engine}/tokenizer/tokenizer.json is not a tokenizer" in error and error.count("\n") == 1
+    assert not (tmp_path / "repository").exists()
+
+
 def test_overrides_win(engine, tmp_path):
     out = tmp_path / "repository"
     settings = ["--set", "max_queue_size=7", "--set", "decoupled_mode=false"]
