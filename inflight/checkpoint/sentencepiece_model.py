@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from inflight.checkpoint.sentencepiece_bpe import PieceType
-from inflight.errors import InflightError
+from inflight.errors import InflightError, cause
 
+_LONGEST_PIECE = 4096  # bytes; a damaged length must not cost a minute of cutting it up
 _BPE = 2  # TrainerSpec.ModelType
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -33,16 +34,18 @@ class SentencePieceModel:
         try:
             for number, value in _fields(path.read_bytes()):
                 if number == 1:
-                    model._add_piece(value)
+                    model._add_piece(_message(value))
                 elif number == 2:
-                    kind = dict(_fields(value)).get(3, kind)
+                    kind = _field(_message(value), 3, int, kind)
                 elif number == 3:
-                    normalizer = dict(_fields(value))
-                    character_map = normalizer.get(2, b"")
-                    model.adds_space = bool(normalizer.get(3, True))
-                    removes_spaces = bool(normalizer.get(4, True))
-        except (ValueError, IndexError, TypeError, struct.error) as error:
-            raise InflightError(f"{path} is not a SentencePiece model: {error}") from error
+                    normalizer = _message(value)
+                    character_map = _field(normalizer, 2, bytes, b"")
+                    model.adds_space = bool(_field(normalizer, 3, int, True))
+                    removes_spaces = bool(_field(normalizer, 4, int, True))
+        except OSError as error:
+            raise InflightError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, IndexError, struct.error) as error:
+            raise InflightError(f"{path} is not a SentencePiece model: {cause(error)}") from error
         if not model.tokens:
             raise InflightError(f"{path} is not a SentencePiece model: it has no pieces")
         if kind != _BPE or removes_spaces or character_map:
@@ -52,11 +55,27 @@ class SentencePieceModel:
             )
         return model
 
-    def _add_piece(self, data: bytes) -> None:
-        piece = dict(_fields(data))
-        self.tokens.append(piece[1].decode() if 1 in piece else "")
-        self.scores.append(struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0)
-        self.types.append(piece.get(3, int(PieceType.NORMAL)))
+    def _add_piece(self, piece: dict[int, int | bytes]) -> None:
+        text = _field(piece, 1, bytes, b"")
+        if len(text) > _LONGEST_PIECE:
+            raise ValueError(f"a piece has {len(text)} bytes")
+        self.tokens.append(text.decode())
+        self.scores.append(struct.unpack("<f", _field(piece, 2, bytes, bytes(4)))[0])
+        self.types.append(_field(piece, 3, int, int(PieceType.NORMAL)))
+
+
+def _message(value: int | bytes) -> dict[int, int | bytes]:
+    """The fields of a message inside of another; of those that repeat the last."""
+    if not isinstance(value, bytes):
+        raise ValueError("a number stands in the place of a message")
+    return dict(_fields(value))
+
+
+def _field(message: dict[int, int | bytes], number: int, kind: type, default: Any) -> Any:
+    value = message.get(number, default)
+    if not isinstance(value, kind):
+        raise ValueError(f"field {number} of a message is {'a number' if isinstance(value, int) else 'text'}")
+    return value
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

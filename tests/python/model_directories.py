@@ -19,6 +19,7 @@ from sentencepiece_reference import model_proto, pieces_and_scores
 from transformers import PreTrainedModel
 
 Tensors = dict[str, torch.Tensor]
+DROPPED = object()  # in place of a key's value
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -26,9 +27,9 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 class Directory:
     """A Hugging Face directory.
 
-    model: one of tiny_models. vocab_size: its rows of the embedding. config, generation: keys that differ; None drops one. tensors: changes the weights.
-    files: more JSON files, by name. shard: of about so many bytes. tokenizer: "tokenizer.json", "tokenizer.model" or
-    "vocab.json". edit: does the rest to the finished directory.
+    model: one of tiny_models. vocab_size: rows of its embedding. config, generation: keys that differ; DROPPED drops
+    one. tensors: changes the weights. files: more JSON files, by name. shard: of about so many bytes. tokenizer:
+    "tokenizer.json", "tokenizer.model" or "vocab.json". edit: does the rest to the finished directory.
     """
 
     model: str = "llama"
@@ -76,9 +77,6 @@ class Directory:
 def _edit_json(path: Path, changes: dict) -> None:
     values = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in values.items() if value is not DROPPED}))
-
-
-DROPPED = object()  # in place of a key's value
 
 
 def with_head(tensors: Tensors) -> Tensors:

@@ -67,9 +67,9 @@ def flag(number: int, value: int) -> bytes:
     return varint(number << 3) + varint(value)
 
 
-def model_proto(kind=BPE, adds_space=True, removes_spaces=False) -> bytes:
-    """sentencepiece_model.proto's ModelProto, written by hand."""
-    tokens, scores, types = pieces_and_scores()
+def model_proto(kind=BPE, adds_space=True, removes_spaces=False, vocabulary=None) -> bytes:
+    """sentencepiece_model.proto's ModelProto, written by hand. vocabulary: as pieces_and_scores gives it."""
+    tokens, scores, types = vocabulary or pieces_and_scores()
     pieces = b"".join(
         message(1, message(1, token.encode()) + b"\x15" + struct.pack("<f", score) + flag(3, piece_type))
         for token, score, piece_type in zip(tokens, scores, types, strict=True)

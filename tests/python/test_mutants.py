@@ -16,7 +16,7 @@ import pytest
 import tiny_models
 from inflight._native import Engine
 from mutants import mutate
-from sentencepiece_reference import model_proto, pieces_and_scores
+from sentencepiece_reference import model_proto
 from small_tokenizers import byte_level
 
 from inflight.checkpoint.convert import convert_checkpoint
@@ -54,8 +54,12 @@ def originals(tmp_path_factory) -> Path:
     (source / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "<pad>"}}))
     slow = shutil.copytree(source, root / "slow")
     (slow / "tokenizer.json").unlink()
-    (slow / "tokenizer.model").write_bytes(model_proto())
-    size = len(pieces_and_scores()[0])
+    words = ["▁", *"Thedog", "▁T", "he", "▁The", "do", "dog", "▁dog"]
+    pieces = [*gguf_models.TOKENS, *words]
+    types = [2, 3, 3, *[6] * 256, *[1] * len(words)]
+    scores = [-float(i) for i in range(len(pieces))]
+    (slow / "tokenizer.model").write_bytes(model_proto(vocabulary=(pieces, scores, types)))
+    size = len(pieces)
     (slow / "added_tokens.json").write_text(json.dumps({"<|tool|>": size, "<pad>": size + 1}))
     (slow / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<pad>"}))
     (root / "gguf").mkdir()

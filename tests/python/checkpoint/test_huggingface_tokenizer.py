@@ -72,6 +72,8 @@ def test_configuration_adds_tokens_and_says_what_surrounds_a_text(convert):
         (dict(data=b"version https://git-lfs.github.com/spec/v1"), "tokenizer.model is not a SentencePiece model"),
         (dict(data=b""), "tokenizer.model is not a SentencePiece model: it has no pieces"),
         (dict(data=b"\x0a\x7f\x0a"), "tokenizer.model is not a SentencePiece model: it is truncated"),
+        (dict(data=b"\x08\x01"), "tokenizer.model is not a SentencePiece model: a number stands in the place of a"),
+        (dict(data=b"\x0a\x02\x08\x01"), "is not a SentencePiece model: field 1 of a message is a number"),
         (dict(kind=UNIGRAM), "tokenizer.model is not a plain BPE model"),
         (dict(removes_spaces=True), "tokenizer.model is not a plain BPE model"),
         (

@@ -74,7 +74,7 @@ DIRECTORIES: dict[str, tuple[Directory, str | None]] = {
     "tied, another head": (Directory("llama-tied", tensors=with_another_head), None),
     "tied, the head alone": (Directory("llama-tied", tensors=head_alone), None),
     "not tied, an equal head": (Directory("llama-tied", config=UNTIED, tensors=with_head), None),
-    "not tied, no head": (Directory("llama-tied", config=UNTIED), "tie_word_embeddings is false, and .* lm_head.weight"),
+    "not tied, no head": (Directory("llama-tied", config=UNTIED), "tie_word_embeddings is false, .* lm_head.weight"),
     "tied said of an untied one": (Directory("llama", config=TIED), None),
     "names without model.": (Directory("llama-tied", tensors=without_prefix), None),
     "names with model. twice": (Directory("llama-tied", tensors=with_prefix_twice), None),
@@ -224,6 +224,11 @@ def drop_key(key):
     return lambda writer: writer.kv_data[0].pop(key)
 
 
+def text_as_end_id(writer):
+    drop_key("tokenizer.ggml.eos_token_id")(writer)
+    writer.add_string("tokenizer.ggml.eos_token_id", "x")
+
+
 def chatml(writer):
     """A turn's end of type NORMAL, as some converters wrote it; the end of a text is another one."""
     types = writer.kv_data[0]["tokenizer.ggml.token_type"].value
@@ -248,7 +253,7 @@ GGUF_FILES: dict[str, tuple[dict, str | None]] = {
         "general.architecture is 'gemma2'; expected one of",
     ),
     "an end id of another type": (
-        dict(edit=lambda writer: (drop_key("tokenizer.ggml.eos_token_id")(writer), writer.add_string("tokenizer.ggml.eos_token_id", "x"))),
+        dict(edit=text_as_end_id),
         "eos_token_id is",
     ),
 }
