@@ -4,8 +4,9 @@
 soak.py --engine DIR [--seconds 3600] [--clients 12] [--period 10] [--json FILE]: starts a server, then the clients of
 soak_load.py (generate, generate_stream, gRPC streams, logits, beams, guides, bad requests, clients that cancel and
 clients that go away), and samples /proc every `period` seconds; at the end once more, when all clients have gone.
-Growth is the slope of a line through the samples after the first quarter, which fills caches and pools. The exit
-status is 1 if a request hung or ended as none should, or the server died.
+Growth is the slope of a line through the samples of the second half: the first one fills the KV cache, whose pages are
+there from when they are first used, and other pools. The exit status is 1 if a request hung or ended as none should, or
+the server died.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def server_processes() -> dict[str, int]:
 
 def growth(samples: list[dict]) -> dict[str, dict[str, float]]:
     """By process: descriptors and bytes of memory an hour."""
-    later = samples[len(samples) // 4 :]
+    later = samples[len(samples) // 2 :]
     if len(later) < 2:
         return {}
     hours = [entry["seconds"] / 3600 for entry in later]

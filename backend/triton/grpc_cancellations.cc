@@ -40,7 +40,9 @@ struct ResponseReleasePayload {
   void* shared_memory_regions[3];  // an empty std::vector
 };
 
-bool is_payload(void* user) { return user != nullptr && malloc_usable_size(user) <= sizeof(ResponseReleasePayload) + 8; }
+bool is_payload(void* user) {
+  return user != nullptr && malloc_usable_size(user) <= sizeof(ResponseReleasePayload) + 8;
+}
 
 // One request of the gRPC front end.
 class Request {

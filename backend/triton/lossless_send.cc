@@ -120,7 +120,8 @@ class Channels {
     is_channel_[descriptor] = true;
   }
 
-  // Before the descriptor is closed. A child that Triton forks closes its own copies: there, locks may be held for ever.
+  // Before the descriptor is closed. A child that Triton forks closes its own copies: there, locks may be held for
+  // ever.
   void remove(int descriptor) {
     if (!has(descriptor) || getpid() != process_) return;
     std::lock_guard lock(mutex_);

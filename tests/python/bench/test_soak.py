@@ -25,9 +25,9 @@ def test_descriptors_are_counted_by_kind():
     assert found["unix"] >= 1
 
 
-def test_growth_is_that_of_the_later_three_quarters():
+def test_growth_is_that_of_the_second_half():
     def sample(minute: int) -> dict:
-        held = 1000 if minute == 0 else 60 + 5 * minute
+        held = 1000 if minute < 10 else 60 + 5 * minute
         return {"seconds": 60 * minute, "processes": {"x": {"descriptors": {"a": held}, "memory": {"resident": 7}}}}
 
     slopes = growth([sample(minute) for minute in range(20)])["x"]
