@@ -1,5 +1,5 @@
 // Every GPU kernel, through its C++ launcher, against a float64 reference on random inputs. Outputs are poisoned first.
-//   gpu_kernels_test [elementwise] [attention] [sampling] [skinny_gemm]     default: all
+//   gpu_kernels_test [elementwise] [attention] [sampling]     default: all
 
 #include <cstring>
 
@@ -13,7 +13,8 @@ int main(int count, char** names) {
     const char* name;
     void (*test)(Report&);
   };
-  const Subject subjects[] = {{"elementwise", test_elementwise}, {"attention", test_attention}};
+  const Subject subjects[] = {
+      {"elementwise", test_elementwise}, {"attention", test_attention}, {"sampling", test_sampling}};
   Report report;
   for (const auto& [name, test] : subjects) {
     bool wanted = count == 1;

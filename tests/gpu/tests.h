@@ -7,6 +7,5 @@ class Report;
 void test_elementwise(Report& report);
 void test_attention(Report& report);
 void test_sampling(Report& report);
-void test_skinny_gemm(Report& report);
 
 }  // namespace inflight::gpu_test

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 from inflight.errors import InflightError
 from inflight.kernels.compiler.sources import load_kernels
@@ -15,7 +16,7 @@ from inflight.kernels.compiler.targets import Target
 from inflight.kernels.compiler.variants import Variant
 
 # A change of what is asked of Triton below makes other machine code of the same source: count it up.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,11 @@ def content_key(variant: Variant) -> str:
     """Names what the machine code depends on: source, types, constants, options, target and the compiler's version."""
     import triton
 
-    function = variant.kernel.function
     aligned = [argument.name for argument in variant.kernel.parsed_arguments() if argument.is_aligned]
     content = [
         _FORMAT,
         triton.__version__,
-        function.cache_key,
+        _source(variant.kernel.function),
         variant.signature(),
         sorted(variant.constants().items()),
         aligned,
@@ -132,6 +132,33 @@ def content_key(variant: Variant) -> str:
         variant.tile.num_stages,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _source(function) -> list[str]:
+    """The function's source, of those that it calls and the constants that it reads, wherever in their files they are:
+    Triton's own cache_key counts the line."""
+    from triton.language import constexpr
+    from triton.runtime.jit import JITCallable
+
+    sources, waiting, seen = [], [function], set()
+    while waiting:
+        current = waiting.pop()
+        if current in seen or current.fn.__module__.startswith("triton."):
+            continue
+        seen.add(current)
+        sources.append(current.src)
+        names = current.fn.__code__.co_names
+        scopes = [
+            current.fn.__globals__,
+            *(vars(v) for n in names if isinstance(v := current.fn.__globals__.get(n), ModuleType)),
+        ]
+        for name in names:
+            for value in (scope[name] for scope in scopes if name in scope):
+                if isinstance(value, JITCallable):
+                    waiting.append(value)
+                elif isinstance(value, constexpr):
+                    sources.append(f"{name} = {value.value}")
+    return sorted(sources)
 
 
 def _read(cache: Path, variant: Variant) -> Cubin:

@@ -134,8 +134,8 @@ def test_compiled_results_are_cached_by_content(tmp_path, cache, launcher):
     assert before == {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert written == {path.name: path.stat().st_mtime_ns for path in launcher.iterdir()}
 
-    copy = tmp_path / "elsewhere.py"  # the same content in another file
-    copy.write_text(SOURCE.read_text())
+    copy = tmp_path / "elsewhere.py"  # the same content elsewhere in another file
+    copy.write_text("\n\n" + SOURCE.read_text())
     compiled(copy, "--target", "sm_90", "--set", "dtype=bf16", "--set", "SIGN=plus", cache=cache)
     assert before.keys() == {path.name for path in cache.iterdir()}
     copy.write_text(SOURCE.read_text().replace("x * factor", "x + factor"))
