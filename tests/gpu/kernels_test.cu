@@ -1,5 +1,5 @@
 // Every GPU kernel, through its C++ launcher, against a float64 reference on random inputs. Outputs are poisoned first.
-//   gpu_kernels_test [elementwise] [attention] [sampling]     default: all
+//   gpu_kernels_test [elementwise] [attention] [sampling] [small_sampling]     default: all
 
 #include <cstring>
 
@@ -13,8 +13,10 @@ int main(int count, char** names) {
     const char* name;
     void (*test)(Report&);
   };
-  const Subject subjects[] = {
-      {"elementwise", test_elementwise}, {"attention", test_attention}, {"sampling", test_sampling}};
+  const Subject subjects[] = {{"elementwise", test_elementwise},
+                              {"attention", test_attention},
+                              {"sampling", test_sampling},
+                              {"small_sampling", test_small_sampling}};
   Report report;
   for (const auto& [name, test] : subjects) {
     bool wanted = count == 1;

@@ -217,14 +217,21 @@ void test_adjustments(Report& report) {
 
 }  // namespace
 
+static void test_vocabulary(Report& report, int vocab_size) {
+  test_tokens<__nv_bfloat16>(report, vocab_size);
+  test_tokens<__half>(report, vocab_size);
+  test_tokens<float>(report, vocab_size);
+  test_log_probs<__nv_bfloat16>(report, vocab_size);
+  test_log_probs<float>(report, vocab_size);
+}
+
 void test_sampling(Report& report) {
-  for (const int vocab_size : {1000, 32000, 128256}) {
-    test_tokens<__nv_bfloat16>(report, vocab_size);
-    test_tokens<__half>(report, vocab_size);
-    test_tokens<float>(report, vocab_size);
-    test_log_probs<__nv_bfloat16>(report, vocab_size);
-    test_log_probs<float>(report, vocab_size);
-  }
+  test_vocabulary(report, 32000);
+  test_vocabulary(report, 128256);
+}
+
+void test_small_sampling(Report& report) {
+  test_vocabulary(report, 1000);
   test_rows_without_a_token(report);
   test_adjustments(report);
 }

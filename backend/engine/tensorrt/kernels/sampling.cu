@@ -232,6 +232,7 @@ __device__ int first_to_reach(int count, double mass, bool exceeds, Weight weigh
 
 // Draws from the list's first `count` entries, which are sorted by likelihood, in ascending order of tokens.
 __device__ int draw_from_list(int count, const Weighing& weighing, double random, Shared& shared) {
+  __syncthreads();  // every thread has read what it needs of the list
   for (int i = threadIdx.x; i < count; i += kThreads) {
     const uint64_t rank = shared.list[i];
     shared.list[i] = rank << 32 | rank >> 32;  // the complement of the token, then the key
