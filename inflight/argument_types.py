@@ -28,7 +28,7 @@ def require_flag(name: str, value: Any) -> None:
 
 
 def require_path(name: str, value: Any) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)) or value == "":  # which would be the current directory
         _fail(name, value, "a str or a Path")
     return Path(value)
 

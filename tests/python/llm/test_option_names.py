@@ -38,6 +38,7 @@ async def first(stream):
         (lambda llm: LLM(llm.engine_dir, num_thread=1), "LLM has no option num_thread; did you mean num_threads"),
         (lambda llm: LLM(path=llm.engine_dir), "LLM has no option path: say model"),
         (lambda llm: LLM(), "model is None; it must be a str or a Path"),
+        (lambda llm: LLM(""), "model is ''; it must be a str or a Path"),
         (lambda llm: LLM(llm.engine_dir, tensor_parallel_size=2), "tensor_parallel_size is 2; there is only 1"),
         (lambda llm: LLM(llm.engine_dir, gpu_memory_utilization=0.9), "gpu_memory_utilization: kv_cache_memory"),
         (lambda llm: LLM(llm.engine_dir, max_model_len=64), "max_seq_len must be given to `inflight build`"),
