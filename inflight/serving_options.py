@@ -17,7 +17,9 @@ class ServingOptions:
     """What may differ between two uses of one engine.
 
     num_threads: 0 is the CPUs that this process may use. max_queue_size: sequences that may wait to start; 0 is
-    any number. enable_prefix_caching: prompts that begin alike share the KV-cache blocks of what is alike.
+    any number. max_words, max_words_length: of the stop strings of a request, and of its bad words, how many there may
+    be, and of how many bytes or tokens together; None is the batch manager's default.
+    enable_prefix_caching: prompts that begin alike share the KV-cache blocks of what is alike.
     enable_chunked_prefill: a prompt that is longer than a step is computed over several.
     scheduler_policy: "guaranteed_no_evict" starts a sequence when its whole length fits into the KV cache,
     "max_utilization" when its next tokens do, and pauses others when the cache is full; "static_batch" starts a batch
@@ -33,6 +35,8 @@ class ServingOptions:
 
     num_threads: int = 0
     max_queue_size: int = 0
+    max_words: int | None = None
+    max_words_length: int | None = None
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     scheduler_policy: str = "guaranteed_no_evict"
@@ -47,7 +51,8 @@ class ServingOptions:
             require_integer(name, getattr(self, name))
         for name in ("enable_prefix_caching", "enable_chunked_prefill"):
             require_flag(name, getattr(self, name))
-        require_integer("max_tokens_in_kv_cache", self.max_tokens_in_kv_cache, optional=True)
+        for name in ("max_tokens_in_kv_cache", "max_words", "max_words_length"):
+            require_integer(name, getattr(self, name), optional=True)
         require_integers("max_attention_windows", self.max_attention_windows)
         if self.scheduler_policy not in POLICIES:
             raise InflightError(
@@ -75,6 +80,7 @@ class ServingOptions:
             "sink_tokens": self.sink_tokens,
             "tokenizer_dir": tokenizer_dir,
             "draft_engine_dir": draft_engine_dir,
+            **{name: value for name in ("max_words", "max_words_length") if (value := getattr(self, name)) is not None},
             **self._speculation(),
         }
 

@@ -5,7 +5,6 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
-#include <future>
 #include <mutex>
 #include <thread>
 #include <unordered_set>
@@ -18,6 +17,7 @@
 #include "batch_manager/scheduler.h"
 #include "batch_manager/sequence.h"
 #include "batch_manager/step_runner.h"
+#include "batch_manager/words/word_compiler.h"
 #include "common/logging.h"
 #include "common/rounding.h"
 
@@ -104,6 +104,11 @@ void check_options(const BatchManagerOptions& options, const EngineInfo& info) {
     throw_error(ErrorCode::kInvalidArgument, "prompt lookup has max_draft_tokens ", max_draft_tokens, " and max_ngram ",
                 max_ngram, "; the first must be at least 0 (0: no drafts), the second 1 to ", kMaxNgram);
   }
+  const auto& [max_words, max_words_length] = options.word_limits;
+  if (max_words < 0 || max_words_length < 0) {
+    throw_error(ErrorCode::kInvalidArgument, "max_words is ", max_words, " and max_words_length ", max_words_length,
+                "; they must be at least 0 (0: no stop and bad words)");
+  }
   if (options.draft_model.engine != nullptr && max_draft_tokens > 0) {
     throw_error(ErrorCode::kInvalidArgument, "there is a draft model, and prompt lookup has max_draft_tokens ",
                 max_draft_tokens, "; drafts come from one of them: leave out the other");
@@ -144,15 +149,16 @@ struct BatchManager::Implementation {
 
   std::unique_ptr<GuidedDecoder> make_guided_decoder(const EngineInfo& info) {
     if (options.tokenizer_dir.empty()) return nullptr;
-    const auto on_compiled = [this] {
-      {
-        std::lock_guard lock(mutex);
-        guide_is_compiled = true;
-      }
-      wake.notify_one();
-    };
     return std::make_unique<GuidedDecoder>(options.tokenizer_dir, info.vocab_size, info.end_ids, info.max_batch_size,
-                                           on_compiled);
+                                           [this] { look_at_compiled(); });
+  }
+
+  void look_at_compiled() {
+    {
+      std::lock_guard lock(mutex);
+      something_is_compiled = true;
+    }
+    wake.notify_one();
   }
 
   // --- the loop thread ---
@@ -197,15 +203,15 @@ struct BatchManager::Implementation {
     if (compiling.empty() && scheduler.empty()) {
       wake.wait(lock, has_work);
     } else {
-      wake.wait_for(lock, kIdlePeriod, [&] { return has_work() || guide_is_compiled; });
-      guide_is_compiled = false;
+      wake.wait_for(lock, kIdlePeriod, [&] { return has_work() || something_is_compiled; });
+      something_is_compiled = false;
     }
     for (; !arrivals.empty(); arrivals.pop_front()) {
       const auto& request = arrivals.front();
-      if (request->guide) {
-        compiling.push_back(request);
-      } else {
+      if (is_compiled(*request)) {
         scheduler.add(request);
+      } else {
+        compiling.push_back(request);
       }
       num_arriving -= request->num_sequences();
     }
@@ -222,14 +228,18 @@ struct BatchManager::Implementation {
     return queued;
   }
 
-  // A guided request is scheduled once its guide is compiled.
+  static bool is_compiled(const RequestState& request) {
+    return request.words->is_ready() && (request.guide == nullptr || request.guide->is_ready());
+  }
+
+  // A request is scheduled once its words and its guide are compiled.
   void add_compiled() {
     std::erase_if(compiling, [this](std::shared_ptr<RequestState>& request) {
-      const RequestedGuide& guide = *request->guide;
-      if (!request->is_ended() && !guide.is_ready()) return false;
+      if (!request->is_ended() && !is_compiled(*request)) return false;
       if (!request->is_ended()) {
         try {
-          guide.get();
+          request->words->get();
+          if (request->guide) request->guide->get();
         } catch (const Error& error) {
           request->error = error;
         }
@@ -459,6 +469,7 @@ struct BatchManager::Implementation {
     const double rank = static_cast<double>(id) + (1.0 - request.priority) * kMaxOvertaking;
     auto receiver = std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), num_sequences});
     auto state = std::make_shared<RequestState>(id, std::move(request), rank, std::move(receiver));
+    state->words = word_compiler.compile({state, &state->request});
     if (state->request.guided_decoding) state->guide = guided_decoder->compile(*state->request.guided_decoding);
     {
       std::lock_guard lock(mutex);
@@ -504,13 +515,14 @@ struct BatchManager::Implementation {
   std::mutex mutex;
   std::condition_variable wake;
   bool stopping = false;
-  bool guide_is_compiled = false;  // since the loop last looked
+  bool something_is_compiled = false;  // since the loop last looked
   RequestId next_id = 1;
   std::deque<std::shared_ptr<RequestState>> arrivals;
   int32_t num_arriving = 0;  // their sequences
   std::unordered_set<RequestId> cancelled_ids;
   Statistics statistics{};
-  const std::unique_ptr<GuidedDecoder> guided_decoder;  // wakes the loop
+  const std::unique_ptr<GuidedDecoder> guided_decoder;      // wakes the loop
+  WordCompiler word_compiler{[this] { look_at_compiled(); }};  // likewise
 
   // The loop's own.
   Scheduler scheduler;
@@ -518,7 +530,7 @@ struct BatchManager::Implementation {
   const std::unique_ptr<DraftModel> draft_model;  // may be null
   std::vector<Sequence*> drafting;                // sequences that it makes drafts for
   bool is_idle = false;  // nothing of what waits could run
-  std::vector<std::shared_ptr<RequestState>> compiling;  // their guides are
+  std::vector<std::shared_ptr<RequestState>> compiling;  // their words or guides are
   std::unordered_set<RequestId> cancelled;
 
   Delivery delivery;

@@ -31,6 +31,12 @@ struct DraftModelOptions {
   int32_t num_draft_tokens = 4;    // in a step, of each sequence
 };
 
+// Of the stop words of a request, and of its bad words: more are refused.
+struct WordLimits {
+  int32_t max_words = 8192;
+  int32_t max_length = 65536;  // tokens of all words together; bytes where they are texts
+};
+
 struct BatchManagerOptions {
   int32_t max_queue_size = 0;  // sequences that wait to start; 0 → no limit
   bool enable_chunked_context = true;
@@ -41,6 +47,7 @@ struct BatchManagerOptions {
   bool enable_kv_cache_reuse = false;
   PromptLookupOptions prompt_lookup = {};
   DraftModelOptions draft_model = {};  // not with prompt lookup
+  WordLimits word_limits = {};
   std::filesystem::path tokenizer_dir = {};  // of guided decoding; empty: requests with guided_decoding are refused
   // Called from the loop thread, which they hold up; they must not throw. May be empty.
   std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step

@@ -6,30 +6,28 @@
 #include <unordered_set>
 #include <utility>
 
-#include "engine/token_words.h"
-
 namespace inflight {
 namespace {
 
-int32_t count_ending_tokens(const std::vector<int32_t>& end_ids, const std::vector<std::vector<int32_t>>& stop_words) {
+int32_t count_ending_tokens(const std::vector<int32_t>& end_ids, const WordList& stop_words) {
   std::unordered_set<int32_t> tokens(end_ids.begin(), end_ids.end());
-  for (const auto& word : stop_words) tokens.insert(word.back());
+  for (size_t i = 0; i < stop_words.size(); ++i) tokens.insert(stop_words[i].back());
   return static_cast<int32_t>(tokens.size());
 }
 
 }  // namespace
 
 BeamSearch::BeamSearch(const BeamSearchConfig& config, int32_t max_new_tokens, std::vector<int32_t> end_ids,
-                       std::vector<std::vector<int32_t>> stop_words)
+                       int32_t num_candidates, std::shared_ptr<const CompiledWords> words)
     : config_(config),
       max_new_tokens_(max_new_tokens),
       end_ids_(std::move(end_ids)),
-      stop_words_(std::move(stop_words)),
-      num_candidates_(num_candidates(config.beam_width, end_ids_, stop_words_)),
+      words_(std::move(words)),
+      num_candidates_(num_candidates),
       running_(1) {}
 
 int32_t BeamSearch::num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
-                                   const std::vector<std::vector<int32_t>>& stop_words) {
+                                   const WordList& stop_words) {
   return beam_width + std::max(beam_width, count_ending_tokens(end_ids, stop_words));
 }
 
@@ -95,9 +93,9 @@ FinishReason BeamSearch::finish_reason(const BeamChoice& choice) const {
 bool BeamSearch::is_end_id(int32_t token) const { return std::ranges::find(end_ids_, token) != end_ids_.end(); }
 
 bool BeamSearch::completes_stop_word(const BeamChoice& choice) const {
-  return std::ranges::any_of(stop_words_, [&](const std::vector<int32_t>& word) {
-    return word.back() == choice.token && ends_with(generated(choice.parent), std::span(word).first(word.size() - 1));
-  });
+  const WordAutomaton& stop_words = words_->stop_words;
+  const auto state = stop_words.next(running_[choice.parent].stop_word_beginning, choice.token);
+  return stop_words.longest_word(state) != WordAutomaton::kNone;
 }
 
 // Keeps the candidate among the finished beams if it is one of the best.
@@ -149,6 +147,7 @@ void BeamSearch::follow_choices() {
     beam.log_probs = parent.log_probs;
     beam.log_probs.push_back(choice.log_prob);
     beam.cum_log_prob = going_on_[i].cum_log_prob;
+    beam.stop_word_beginning = words_->stop_words.next(parent.stop_word_beginning, choice.token);
   }
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <tuple>
 #include <vector>
 
 #include "batch_manager/request.h"
+#include "batch_manager/words/compiled_words.h"
 #include "engine/engine.h"
 
 namespace inflight {
@@ -33,14 +35,14 @@ struct BeamChoice {
 // that finished first.
 class BeamSearch {
  public:
-  // end_ids may be empty; stop words are not.
+  // end_ids may be empty. num_candidates: see below.
   BeamSearch(const BeamSearchConfig& config, int32_t max_new_tokens, std::vector<int32_t> end_ids,
-             std::vector<std::vector<int32_t>> stop_words);
+             int32_t num_candidates, std::shared_ptr<const CompiledWords> words);
 
   // What each running beam must return in a step: 2 * beam_width, or more where more tokens than beam_width can end a
   // beam, so that beam_width beams can go on whichever end.
   static int32_t num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
-                                const std::vector<std::vector<int32_t>>& stop_words);
+                                const WordList& stop_words);
   int32_t num_candidates() const { return num_candidates_; }
 
   // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens; 0 when finished.
@@ -67,6 +69,7 @@ class BeamSearch {
     std::vector<int32_t> tokens;
     std::vector<float> log_probs;
     float cum_log_prob = 0.0f;
+    WordAutomaton::State stop_word_beginning = WordAutomaton::kStart;
   };
   struct Candidate {
     float score;  // by which a step chooses
@@ -97,7 +100,7 @@ class BeamSearch {
   const BeamSearchConfig config_;
   const int32_t max_new_tokens_;
   const std::vector<int32_t> end_ids_;
-  const std::vector<std::vector<int32_t>> stop_words_;
+  const std::shared_ptr<const CompiledWords> words_;
   const int32_t num_candidates_;
 
   int32_t num_generated_ = 0;  // tokens of every running beam

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "engine/engine.h"
 #include "engine/sampling_config.h"
+#include "engine/word_list.h"
 
 namespace inflight {
 
@@ -73,8 +74,9 @@ struct GuidedDecoding {
 struct Request {
   std::vector<int32_t> input_ids;  // 1 .. max_seq_len - 1 tokens, each in [0, vocab_size)
   int32_t max_new_tokens = 0;      // > 0; input_ids + max_new_tokens <= max_seq_len
-  SamplingConfig sampling;         // empty end_ids → the engine's own; {-1} → none
-  std::vector<std::vector<int32_t>> stop_words;  // token sequences that end the generation
+  SamplingConfig sampling;         // empty end_ids → the engine's own; {-1} → none; its bad words: those below
+  WordList stop_words;             // token sequences that end the generation
+  WordList bad_words;              // token sequences that must never be completed
   bool streaming = false;          // false: one response for each sequence with all tokens, at its end
 
   // Sequences with seeds random_seed, random_seed + 1 …; with beam search, the best of its beams.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <string>
 
 #include "batch_manager/beam_search.h"
@@ -19,7 +20,7 @@ template <class... Args>
   throw_error(ErrorCode::kInvalidArgument, args...);
 }
 
-void check_tokens(const char* name, const std::vector<int32_t>& tokens, int32_t vocab_size) {
+void check_tokens(const char* name, std::span<const int32_t> tokens, int32_t vocab_size) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= vocab_size) {
       invalid(name, " holds ", tokens[i], " at position ", i, "; token ids of this model are 0 to ", vocab_size - 1);
@@ -27,10 +28,18 @@ void check_tokens(const char* name, const std::vector<int32_t>& tokens, int32_t 
   }
 }
 
-void check_words(const char* name, const std::vector<std::vector<int32_t>>& words, int32_t vocab_size) {
-  for (const auto& word : words) {
-    if (word.empty()) invalid(name, " holds a word without tokens; leave it out");
-    check_tokens(name, word, vocab_size);
+void check_words(const char* name, const WordList& words, int32_t vocab_size, const WordLimits& limits) {
+  if (words.size() > static_cast<size_t>(limits.max_words)) {
+    invalid(name, " has ", words.size(), " words; at most ", limits.max_words,
+            " are taken: send fewer, or give the server a larger max_words");
+  }
+  if (words.length() > static_cast<size_t>(limits.max_length)) {
+    invalid("the words of ", name, " have ", words.length(), " tokens together; at most ", limits.max_length,
+            " are taken: send fewer or shorter ones, or give the server a larger max_words_length");
+  }
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (words[i].empty()) invalid(name, " holds a word without tokens; leave it out");
+    check_tokens(name, words[i], vocab_size);
   }
 }
 
@@ -110,7 +119,6 @@ void check_sampling(const SamplingConfig& sampling, const EngineInfo& info) {
     }
   }
   if (sampling.num_top_log_probs) check_top_log_probs(sampling, info);
-  check_words("bad_words", sampling.bad_words, info.vocab_size);
   check_range("top_p_decay", sampling.top_p_decay, sampling.top_p_decay > 0 && sampling.top_p_decay <= 1,
               "above 0 and at most 1");
   check_range("top_p_min", sampling.top_p_min, sampling.top_p_min > 0 && sampling.top_p_min <= 1,
@@ -226,7 +234,8 @@ void check_request(const Request& request, const EngineInfo& info, const BatchMa
   check_lengths(request, info, options);
   check_tokens("input_ids", request.input_ids, info.vocab_size);
   check_sampling(request.sampling, info);
-  check_words("stop_words", request.stop_words, info.vocab_size);
+  check_words("stop_words", request.stop_words, info.vocab_size, options.word_limits);
+  check_words("bad_words", request.bad_words, info.vocab_size, options.word_limits);
   check_sequences(request, info);
   check_blocks(request, info, kv_cache);
   check_logits(request, info);

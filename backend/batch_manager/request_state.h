@@ -10,6 +10,7 @@
 #include "batch_manager/guided/guided_decoder.h"
 #include "batch_manager/prompt_lookup.h"
 #include "batch_manager/request.h"
+#include "batch_manager/words/requested_words.h"
 
 namespace inflight {
 
@@ -36,6 +37,7 @@ struct RequestState {
   const Clock::time_point submitted = Clock::now();
 
   std::shared_ptr<const RequestedGuide> guide;  // null: the text is free
+  std::shared_ptr<const RequestedWords> words = std::make_shared<RequestedWords>();
   std::shared_ptr<const void> logits_memory;  // its share of the budget, from its first start on
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
   std::optional<PromptLookup> prompt_lookup;                 // of the prompt, once a sequence has needed it

@@ -4,13 +4,12 @@
 #include <span>
 #include <utility>
 
-#include "engine/token_words.h"
-
 namespace inflight {
 
 Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size)
     : state(std::move(state_in)),
       request(state->request),
+      words(state->words->get()),
       index(index),
       channel(std::make_shared<ResponseChannel>(state->receiver, index)),
       prompt_length(static_cast<int32_t>(request.input_ids.size())),
@@ -19,8 +18,10 @@ Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_
   tokens.reserve(request.input_ids.size() + request.max_new_tokens);
   tokens = request.input_ids;
   if (request.beam_search.beam_width > 1) {
-    beam_search = std::make_unique<BeamSearch>(request.beam_search, request.max_new_tokens, request.sampling.end_ids,
-                                               request.stop_words);
+    const auto& end_ids = request.sampling.end_ids;
+    beam_search = std::make_unique<BeamSearch>(
+        request.beam_search, request.max_new_tokens, end_ids,
+        BeamSearch::num_candidates(request.beam_search.beam_width, end_ids, request.stop_words), words);
   }
 }
 
@@ -37,9 +38,9 @@ void Sequence::accept(const SampledToken& sampled, std::span<const TokenLogProb>
     if (request.sampling.num_top_log_probs) ranks.push_back(sampled.rank);
     top_log_probs.insert(top_log_probs.end(), top.begin(), top.end());
   }
-  const auto generated = std::span(tokens).subspan(prompt_length);
-  const auto completed = [generated](const auto& word) { return ends_with(generated, word); };
-  if (std::any_of(request.stop_words.begin(), request.stop_words.end(), completed)) {
+  const WordAutomaton& stop_words = words->stop_words;
+  stop_word_beginning = stop_words.next(stop_word_beginning, sampled.token);
+  if (stop_words.longest_word(stop_word_beginning) != WordAutomaton::kNone) {
     finish_reason = FinishReason::kStopWords;
   } else if (num_generated() == request.max_new_tokens) {
     finish_reason = FinishReason::kLength;
@@ -53,6 +54,7 @@ ReturnedLogits Sequence::returned_logits(bool samples) const {
 
 SamplingConfig Sequence::sampling() const {
   SamplingConfig sampling = request.sampling;
+  sampling.bad_words = words->bad_words;
   sampling.random_seed += static_cast<uint64_t>(index);
   if (is_beam_search()) sampling.num_candidates = beam_search->num_candidates();
   return sampling;

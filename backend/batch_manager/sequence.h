@@ -52,6 +52,7 @@ struct Sequence {
 
   const std::shared_ptr<RequestState> state;
   const Request& request;  // of `state`
+  const std::shared_ptr<const CompiledWords> words;
   const int32_t index;     // < request.num_return_sequences
   const std::shared_ptr<ResponseChannel> channel;
   const int32_t prompt_length;
@@ -67,6 +68,7 @@ struct Sequence {
   int32_t num_sent = 0;                  // generated tokens that were handed to the delivery thread
   std::vector<int32_t> drafts;           // for the next step
   std::optional<PromptLookup> prompt_lookup;
+  WordAutomaton::State stop_word_beginning = WordAutomaton::kStart;  // that the generated tokens end with
 
   int32_t slot = -1;           // of the engine, while running
   bool is_configured = false;  // the engine knows what the slot is for

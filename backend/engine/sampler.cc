@@ -6,7 +6,6 @@
 
 #include "common/error.h"
 #include "engine/token_choice.h"
-#include "engine/token_words.h"
 
 namespace inflight {
 namespace {
@@ -15,12 +14,6 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 bool has_penalties(const SamplingConfig& config) {
   return config.repetition_penalty != 1.0f || config.presence_penalty != 0.0f || config.frequency_penalty != 0.0f;
-}
-
-size_t longest_look_back(const std::vector<std::vector<int32_t>>& bad_words) {
-  size_t longest = 1;
-  for (const auto& word : bad_words) longest = std::max(longest, word.size());
-  return longest - 1;
 }
 
 // SplitMix64's output function (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
@@ -101,8 +94,6 @@ void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::s
   const auto outside = [this](int32_t token) { return token < 0 || token >= vocab_size_; };
   slot.config = config;
   std::erase_if(slot.config.end_ids, outside);
-  std::erase_if(slot.config.bad_words,
-                [&](const auto& word) { return word.empty() || std::ranges::any_of(word, outside); });
   slot.prompt_length = static_cast<int32_t>(prompt.size());
   slot.num_generated = 0;
   slot.top_p = config.top_p;
@@ -115,8 +106,10 @@ void Sampler::configure(int32_t slot_index, const SamplingConfig& config, std::s
     tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
     for (const int32_t token : tokens) slot.seen.push_back({token, 0});
   }
-  const size_t tail = std::min(prompt.size(), longest_look_back(slot.config.bad_words));
-  slot.recent.assign(prompt.end() - static_cast<std::ptrdiff_t>(tail), prompt.end());
+  slot.bad_word_beginning = WordAutomaton::kStart;
+  for (const int32_t token : prompt.last(std::min<size_t>(prompt.size(), config.bad_words.look_back()))) {
+    slot.bad_word_beginning = config.bad_words.next(slot.bad_word_beginning, token);
+  }
   for (const int32_t token : generated) remember(slot, token);
 }
 
@@ -176,9 +169,9 @@ void Sampler::adjust(const Slot& slot, std::span<const uint32_t> mask, std::span
     std::ranges::transform(scores, *config.embedding_bias, scores.begin(), std::plus<>());
   }
   for (const auto [token, generated_count] : slot.seen) penalize(config, generated_count, scores[token]);
-  for (const auto& word : config.bad_words) {
-    if (ends_with(slot.recent, std::span(word).first(word.size() - 1))) scores[word.back()] = kMasked;
-  }
+  config.bad_words.for_each_banned(slot.bad_word_beginning, [&](int32_t token) {
+    if (token >= 0 && token < vocab_size_) scores[token] = kMasked;
+  });
   if (!mask.empty()) mask_tokens(mask, scores);
   if (slot.num_generated < config.min_length) {
     for (const int32_t token : config.end_ids) scores[token] = kMasked;
@@ -197,10 +190,7 @@ void Sampler::remember(Slot& slot, int32_t token) const {
     if (place == slot.seen.end() || place->token != token) place = slot.seen.insert(place, {token, 0});
     ++place->generated_count;
   }
-  if (const size_t look_back = longest_look_back(config.bad_words); look_back > 0) {
-    if (slot.recent.size() == look_back) slot.recent.erase(slot.recent.begin());
-    slot.recent.push_back(token);
-  }
+  slot.bad_word_beginning = config.bad_words.next(slot.bad_word_beginning, token);
 }
 
 }  // namespace inflight

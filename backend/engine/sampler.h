@@ -56,7 +56,7 @@ class Sampler {
     int32_t num_generated = 0;
     float top_p = 0.0f;           // after its decay
     std::vector<SeenToken> seen;  // ascending tokens; kept only with penalties
-    std::vector<int32_t> recent;  // the history's end, as long as bad words can look back
+    WordAutomaton::State bad_word_beginning = WordAutomaton::kStart;  // that the history ends with
   };
 
   bool adjusts(const Slot& slot, std::span<const uint32_t> mask) const;

@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "engine/bad_words.h"
+
 namespace inflight {
 
 // Of SamplingConfig::num_top_log_probs, as vLLM's default: each generated token carries that many.
@@ -36,7 +38,7 @@ struct SamplingConfig {
 
   int32_t min_length = 0;         // no end id before this many generated tokens
   std::vector<int32_t> end_ids = {};   // several are allowed; masked until min_length
-  std::vector<std::vector<int32_t>> bad_words = {};  // token sequences that must never be completed
+  BadWords bad_words = {};
   std::shared_ptr<const std::vector<float>> embedding_bias = nullptr;  // [vocab_size], added to the logits; or null
   bool return_log_probs = false;  // log-softmax of the model's raw logits at the chosen token
   // With return_log_probs: also the chosen token's rank, and the log-probs of this many of the most likely tokens.

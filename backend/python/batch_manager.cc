@@ -173,6 +173,8 @@ void close_all() {
 }  // namespace
 
 void bind_batch_manager(nb::module_& module) {
+  module.attr("DEFAULT_MAX_WORDS") = WordLimits().max_words;
+  module.attr("DEFAULT_MAX_WORDS_LENGTH") = WordLimits().max_length;
   nb::class_<PyBatchManager>(module, "BatchManager", R"(In-flight batching over the engine in engine_dir.
 
 Keyword arguments are the fields of EngineOptions (backend/engine/engine.h) and BatchManagerOptions

@@ -28,6 +28,12 @@ auto prompt_lookup(int32_t PromptLookupOptions::*field) {
   };
 }
 
+auto word_limits(int32_t WordLimits::*field) {
+  return [field](ManagerOptions& options, const std::string& name, nb::handle value) {
+    options.batch_manager.word_limits.*field = argument<int32_t>(name, value);
+  };
+}
+
 std::filesystem::path to_path(const std::string& name, nb::handle value) {
   return value.is_none() ? std::filesystem::path() : argument<std::filesystem::path>(name, value);
 }
@@ -63,6 +69,8 @@ const KeywordArguments<ManagerOptions>& manager_arguments() {
           {"enable_kv_cache_reuse", batch_manager(&BatchManagerOptions::enable_kv_cache_reuse)},
           {"prompt_lookup_max_draft_tokens", prompt_lookup(&PromptLookupOptions::max_draft_tokens)},
           {"prompt_lookup_max_ngram", prompt_lookup(&PromptLookupOptions::max_ngram)},
+          {"max_words", word_limits(&WordLimits::max_words)},
+          {"max_words_length", word_limits(&WordLimits::max_length)},
           {"tokenizer_dir",
            [](ManagerOptions& options, const std::string& name, nb::handle value) {
              options.batch_manager.tokenizer_dir = to_path(name, value);

@@ -35,6 +35,12 @@ auto beam_search(T BeamSearchConfig::*field) {
   return setter(&Request::beam_search, field);
 }
 
+auto words(WordList Request::*field) {
+  return [field](Request& request, const std::string& name, nb::handle value) {
+    request.*field = WordList(argument<std::vector<std::vector<int32_t>>>(name, value));
+  };
+}
+
 std::shared_ptr<const std::vector<float>> to_bias(const std::string& name, nb::handle value) {
   if (value.is_none()) return nullptr;
   using Array = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -93,7 +99,8 @@ const KeywordArguments<Request>& request_arguments() {
   static const KeywordArguments<Request> arguments(
       "request option",
       {
-          {"stop_words", setter(&Request::stop_words)},
+          {"stop_words", words(&Request::stop_words)},
+          {"bad_words", words(&Request::bad_words)},
           {"streaming", setter(&Request::streaming)},
           {"num_return_sequences", setter(&Request::num_return_sequences)},
           {"priority", setter(&Request::priority)},
@@ -137,7 +144,6 @@ const KeywordArguments<Request>& request_arguments() {
           {"frequency_penalty", sampling(&SamplingConfig::frequency_penalty)},
           {"min_length", sampling(&SamplingConfig::min_length)},
           {"end_ids", sampling(&SamplingConfig::end_ids)},
-          {"bad_words", sampling(&SamplingConfig::bad_words)},
           {"embedding_bias", [](Request& request, const auto& name,
                                 nb::handle value) { request.sampling.embedding_bias = to_bias(name, value); }},
           {"return_log_probs", sampling(&SamplingConfig::return_log_probs)},

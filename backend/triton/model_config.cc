@@ -141,6 +141,9 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.batch_manager.enable_kv_cache_reuse = parameters.boolean("enable_kv_cache_reuse").value_or(true);
   config.batch_manager.prompt_lookup = prompt_lookup_options(parameters);
   config.batch_manager.draft_model = draft_model_options(parameters);
+  auto& [max_words, max_words_length] = config.batch_manager.word_limits;
+  max_words = parameters.at_least(0, "max_words").value_or(max_words);
+  max_words_length = parameters.at_least(0, "max_words_length").value_or(max_words_length);
   config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir);
   warn_of_unknown_parameters(parameters, file);
   return config;

@@ -61,6 +61,7 @@ Request read_sequence(const SequenceTensors& tensors, const ModelConfig& config,
   request.max_new_tokens = tensors.required_scalar<int32_t>("request_output_len");
   request.sampling = read_sampling(tensors, engine);
   request.stop_words = tensors.words("stop_words_list");
+  request.bad_words = tensors.words("bad_words_list");
   request.beam_search = read_beam_search(tensors);
   request.num_return_sequences = read_num_return_sequences(tensors, request.beam_search, config);
   request.draft_tokens = tensors.list<int32_t>("draft_input_ids").value_or(std::vector<int32_t>());

@@ -37,7 +37,6 @@ SamplingConfig read_sampling(const SequenceTensors& tensors, const EngineInfo& e
   tensors.read(sampling.min_length, "min_length");
   tensors.read(sampling.return_log_probs, "return_log_probs");
   sampling.end_ids = read_end_ids(tensors.scalar<int32_t>("end_id"), engine);
-  sampling.bad_words = tensors.words("bad_words_list");
   sampling.embedding_bias = read_embedding_bias(tensors);
   return sampling;
 }

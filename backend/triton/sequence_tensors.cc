@@ -17,7 +17,7 @@ void SequenceTensors::refuse_shape(const InputTensor& tensor, const char* expect
               batch_size_ == 1 ? "" : concat(" for each of the ", batch_size_, " sequences"));
 }
 
-std::vector<std::vector<int32_t>> SequenceTensors::words(const std::string& name) const {
+WordList SequenceTensors::words(const std::string& name) const {
   const InputTensor* tensor = inputs_.find(name);
   if (tensor == nullptr) return {};
   const auto list = slice<int32_t>(*tensor, 2, "[2, n]");
@@ -25,7 +25,7 @@ std::vector<std::vector<int32_t>> SequenceTensors::words(const std::string& name
   const auto tokens = std::span(list).first(list.size() / 2);
   const auto ends = std::span(list).last(list.size() / 2);
 
-  std::vector<std::vector<int32_t>> words;
+  WordList words;
   const auto padding = std::find(ends.begin(), ends.end(), -1);
   int32_t begin = 0;
   for (auto end = ends.begin(); end != padding; ++end) {
@@ -34,7 +34,7 @@ std::vector<std::vector<int32_t>> SequenceTensors::words(const std::string& name
                   "; the offsets must rise from 1 to at most ", tokens.size(),
                   ", the number of tokens, and -1 fills the rest");
     }
-    words.emplace_back(tokens.begin() + begin, tokens.begin() + *end);
+    words.add(tokens.subspan(begin, *end - begin));
     begin = *end;
   }
   const auto stray = std::find_if(padding, ends.end(), [](int32_t end) { return end != -1; });

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/word_list.h"
 #include "triton/input_tensors.h"
 
 namespace inflight::triton {
@@ -41,7 +42,7 @@ class SequenceTensors {
 
   // TensorRT-LLM's word lists, [batch, 2, n] or [2, n]: row 0 holds the words' tokens one after another, row 1 the end
   // of each word in row 0, padded with -1.
-  std::vector<std::vector<int32_t>> words(const std::string& name) const;
+  WordList words(const std::string& name) const;
 
  private:
   template <class T>

@@ -6,6 +6,7 @@ from contextlib import suppress
 from inflight.errors import InflightError
 from inflight.text import Tokenizer
 from inflight.text.prompt_encoder import PromptLimits
+from inflight.text.word_limits import WordLimits
 
 _TRUE = ("true", "1", "t", "y", "yes")
 _FALSE = ("false", "0", "f", "n", "no")
@@ -61,6 +62,17 @@ def prompt_limits_parameters(model_config: Mapping, engine_dir: str) -> PromptLi
         with suppress(InflightError):  # TensorRT-LLM's older engines give the lengths of prompt and output apart
             max_tokens = engine_limit(engine_dir, "max_seq_len")
     return PromptLimits(max_tokens, int(text) or None)
+
+
+def word_limits_parameters(model_config: Mapping) -> WordLimits:
+    """max_words and max_words_length. Raises InflightError for what is no number of words or bytes."""
+    given = {name: text_parameter(model_config, name, default="") for name in ("max_words", "max_words_length")}
+    for name, value in given.items():
+        if value and not value.isdecimal():
+            raise InflightError(
+                f"model {model_config.get('name')}: parameter {name} is {value!r}; it must be an integer, 0 or more"
+            )
+    return WordLimits(**{name: int(value) for name, value in given.items() if value})
 
 
 def tokenizer_parameter(model_config: Mapping) -> Tokenizer:

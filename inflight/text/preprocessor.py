@@ -7,6 +7,7 @@ import numpy as np
 from inflight.errors import InflightError
 from inflight.text.prompt_encoder import PromptEncoder, PromptLimits
 from inflight.text.tokenizer import Tokenizer
+from inflight.text.word_limits import WordLimits
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -32,6 +33,7 @@ class Preprocessor:
         add_special_tokens: bool = True,
         vocab_size: int | None = None,
         prompt_limits: PromptLimits | None = None,
+        word_limits: WordLimits = WordLimits(),
     ):
         """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known. prompt_limits:
         by default, those of an engine of which nothing is known."""
@@ -40,6 +42,7 @@ class Preprocessor:
         self._add_special_tokens = add_special_tokens
         self._vocab_size = vocab_size or tokenizer.vocab_size
         self._pad_id = tokenizer.pad_id or 0
+        self._word_limits = word_limits
 
     def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
@@ -55,8 +58,8 @@ class Preprocessor:
             "INPUT_ID": input_ids,
             "REQUEST_INPUT_LEN": input_lengths,
             "REQUEST_OUTPUT_LEN": output_lengths,
-            "BAD_WORDS_IDS": self._word_lists(inputs, "BAD_WORDS_DICT", batch_size),
-            "STOP_WORDS_IDS": self._word_lists(inputs, "STOP_WORDS_DICT", batch_size),
+            "BAD_WORDS_IDS": self._word_lists(inputs, "BAD_WORDS_DICT", "bad_words", batch_size),
+            "STOP_WORDS_IDS": self._word_lists(inputs, "STOP_WORDS_DICT", "stop_words", batch_size),
             "OUT_PAD_ID": pad_ids,
         }
         if "END_ID" in inputs:
@@ -80,14 +83,17 @@ class Preprocessor:
             row[: len(ids)] = ids
         return padded, lengths
 
-    def _word_lists(self, inputs: Tensors, name: str, batch_size: int) -> np.ndarray:
+    def _word_lists(self, inputs: Tensors, tensor: str, name: str, batch_size: int) -> np.ndarray:
         """[batch, 2, n] as tensorrt_llm takes stop and bad words; n = 0 where none are given. A word is tokenized
         by itself, as upstream does; a word without tokens (the empty string) is no word."""
-        if name not in inputs:
+        if tensor not in inputs:
             return np.empty((batch_size, 2, 0), np.int32)
+        rows = inputs[tensor].reshape(batch_size, -1)
+        for words in rows:
+            self._word_limits.check(name, words)
         lists = [
-            [ids for word in words if (ids := self._tokenizer.encode(_decode_utf8(word, name), False))]
-            for words in inputs[name].reshape(batch_size, -1)
+            [ids for word in words if (ids := self._tokenizer.encode(_decode_utf8(word, tensor), False))]
+            for words in rows
         ]
         width = max(1, *(sum(map(len, words)) for words in lists))
         layout = np.zeros((batch_size, 2, width), np.int32)
@@ -110,6 +116,7 @@ class Preprocessor:
         bias = np.zeros((batch_size, self._vocab_size), np.float32)
         rows = zip(bias, words.reshape(batch_size, -1), weights.reshape(batch_size, -1), strict=True)
         for row, row_words, row_weights in rows:
+            self._word_limits.check("embedding_bias_words", row_words)
             self._add_bias(row, row_words, row_weights)
         return bias
 

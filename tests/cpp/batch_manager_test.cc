@@ -161,7 +161,7 @@ TEST(beams_with_more_ways_to_end_than_the_vocabulary_has_tokens_are_refused) {
   BatchManager manager(std::make_unique<PagedEngine>(info), {});
   Request request = make_request({1, 2}, 5);
   request.beam_search.beam_width = 2;
-  for (int32_t token = 0; token < 7; ++token) request.stop_words.push_back({token});
+  for (int32_t token = 0; token < 7; ++token) request.stop_words.add(std::span(&token, 1));
   Collector collector;
   CHECK_ERROR(manager.submit(request, collector.callback()), ErrorCode::kInvalidArgument, "stop_words");
 }
@@ -360,7 +360,7 @@ TEST(stopping_does_not_wait_for_the_rate) {
 TEST(bad_requests_are_refused_by_name) {
   EngineInfo info = small_engine();
   info.num_blocks = 10;
-  BatchManager manager(std::make_unique<PagedEngine>(info), {});
+  BatchManager manager(std::make_unique<PagedEngine>(info), {.word_limits = {.max_words = 3, .max_length = 5}});
   const auto refused = [&](const std::string& text, auto change) {
     Request request = make_request({1, 2, 3}, 4);
     change(request);
@@ -385,11 +385,35 @@ TEST(bad_requests_are_refused_by_name) {
   refused("repetition_penalty is 0", [](Request& r) { r.sampling.repetition_penalty = 0; });
   refused("presence_penalty is nan", [&](Request& r) { r.sampling.presence_penalty = nan; });
   refused("end_id is 1000", [](Request& r) { r.sampling.end_ids = {1000}; });
-  refused("bad_words holds 1001", [](Request& r) { r.sampling.bad_words = {{1, 1001}}; });
+  refused("bad_words holds 1001", [](Request& r) { r.bad_words = {{1, 1001}}; });
   refused("stop_words holds a word without tokens", [](Request& r) { r.stop_words = {{}}; });
+  refused("stop_words has 4 words; at most 3 are taken", [](Request& r) { r.stop_words = {{1}, {2}, {3}, {4}}; });
+  refused("the words of bad_words have 6 tokens together; at most 5",
+          [](Request& r) { r.bad_words = {{1, 2, 3}, {2, 3, 4}}; });
   Collector collector;
   manager.submit(make_request({1, 2, 3}, 4), collector.callback());
   CHECK(collector.wait().finish_reason == FinishReason::kLength);
+}
+
+// Those are compiled on a thread of their own.
+TEST(many_words_stop_as_few_do) {
+  BatchManager manager(std::make_unique<PagedEngine>(small_engine()), {});
+  const auto expected = PagedEngine::expected_tokens({7, 8}, 10, 1000);
+  std::mt19937 random(1);
+  WordList words = {{expected[2], expected[3]}};
+  while (words.size() < 3000) words.add(std::vector{static_cast<int32_t>(random() % 1000), 1, 2});
+  Request request = make_request({7, 8}, 10);
+  request.stop_words = words;
+  Collector collector;
+  manager.submit(request, collector.callback());
+  CHECK(collector.wait().finish_reason == FinishReason::kStopWords);
+  CHECK(collector.tokens() == std::vector<int32_t>(expected.begin(), expected.begin() + 4));
+  std::vector<std::unique_ptr<Collector>> cancelled;
+  for (int i = 0; i < 20; ++i) {
+    cancelled.push_back(std::make_unique<Collector>());
+    manager.cancel(manager.submit(request, cancelled.back()->callback()));
+  }
+  for (const auto& collector : cancelled) collector->wait();
 }
 
 TEST_MAIN()

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "check.h"
-#include "engine/token_words.h"
+#include "ends_with.h"
 
 using namespace inflight;
 
@@ -29,7 +29,7 @@ Tokens draft_by_search(const Tokens& text, int32_t max_ngram, int32_t max_drafts
   for (size_t n = std::min<size_t>(max_ngram, text.size()); n > 0; --n) {
     const auto ngram = std::span(text).last(n);
     for (size_t end = text.size() - 1; end >= n; --end) {
-      if (!ends_with(std::span(text).first(end), ngram)) continue;
+      if (!test::ends_with(std::span(text).first(end), ngram)) continue;
       const size_t draft_end = std::min(text.size(), end + max_drafts);
       return {text.begin() + end, text.begin() + draft_end};
     }

@@ -90,7 +90,6 @@ void read_sampling(Fields& fields, SamplingConfig& sampling) {
   fields.read("frequency_penalty", sampling.frequency_penalty);
   fields.read("min_length", sampling.min_length);
   fields.read("end_ids", sampling.end_ids);
-  fields.read("bad_words", sampling.bad_words);
   fields.read("return_log_probs", sampling.return_log_probs);
   std::optional<std::vector<float>> bias;
   fields.read("embedding_bias", bias);
@@ -172,7 +171,11 @@ TraceRequest read_request(const json& object) {
   fields.read("input_ids", request.input_ids);
   fields.read("max_new_tokens", request.max_new_tokens);
   read_sampling(fields, request.sampling);
-  fields.read("stop_words", request.stop_words);
+  std::vector<std::vector<int32_t>> stop_words, bad_words;
+  fields.read("stop_words", stop_words);
+  fields.read("bad_words", bad_words);
+  request.stop_words = stop_words;
+  request.bad_words = bad_words;
   fields.read("streaming", request.streaming);
   fields.read("num_return_sequences", request.num_return_sequences);
   read_beam_search(fields, request.beam_search);

@@ -79,6 +79,14 @@ TEST(the_queue_size_is_a_parameter_or_the_dynamic_batchers) {
   CHECK_ERROR(parse({{"max_queue_size", "-3"}}), ErrorCode::kInvalidArgument, "max_queue_size is \"-3\"");
 }
 
+TEST(how_many_words_a_request_may_bring_is_a_parameter) {
+  const WordLimits limits = parse({{"max_words", "5"}, {"max_words_length", "60"}}).batch_manager.word_limits;
+  CHECK_EQ(limits.max_words, 5);
+  CHECK_EQ(limits.max_length, 60);
+  CHECK_EQ(parse({{"max_words", ""}}).batch_manager.word_limits.max_words, WordLimits().max_words);
+  CHECK_ERROR(parse({{"max_words", "-1"}}), ErrorCode::kInvalidArgument, "max_words is \"-1\"");
+}
+
 TEST(an_unknown_parameter_is_warned_of_by_file_and_name) {
   std::vector<std::string> warnings;
   set_log_sink([&](LogLevel level, const std::string& message) {

@@ -12,6 +12,7 @@ from inflight.repository.parameters import (
     require_batches,
     text_parameter,
     tokenizer_parameter,
+    word_limits_parameters,
 )
 from inflight.text.preprocessor import Preprocessor
 
@@ -26,6 +27,7 @@ class TritonPythonModel:
             add_special_tokens=flag_parameter(config, "add_special_tokens", default=True),
             vocab_size=engine_vocab_size(engine_dir) if engine_dir else None,
             prompt_limits=prompt_limits_parameters(config, engine_dir),
+            word_limits=word_limits_parameters(config),
         )
 
     def execute(self, requests):

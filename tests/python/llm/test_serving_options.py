@@ -112,9 +112,19 @@ def test_prompts_longer_than_a_step_need_chunked_prefill(open_llm):
             llm.generate(list(range(65)), GREEDY)
 
 
+def test_a_request_brings_no_more_words_than_the_options_allow(open_llm):
+    with open_llm(max_words=4, max_words_length=12) as llm:
+        llm.generate("a", SamplingParams(max_tokens=2, bad_words=["x", "y"]))
+        with pytest.raises(InflightError, match="bad_words has 6 words; at most 4 are taken: .* a larger max_words"):
+            llm.generate("a", SamplingParams(max_tokens=2, bad_words=["x", "y", "z"]))
+        with pytest.raises(InflightError, match="bad_words have .* together; at most 12 .* a larger max_words_length"):
+            llm.generate("a", SamplingParams(max_tokens=2, bad_words=["Ünïcödé", "x"]))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"max_words": "many"}, "max_words is 'many'; it must be None or an integer"),
         ({"scheduler_policy": "fair"}, "scheduler_policy is 'fair'; it must be one of guaranteed_no_evict, max_util"),
         ({"enable_prefix_caching": 1}, "enable_prefix_caching is 1; it must be True or False"),
         ({"kv_cache_host_memory_bytes": "1GiB"}, "kv_cache_host_memory_bytes is '1GiB'; it must be an integer"),

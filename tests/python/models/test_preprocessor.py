@@ -7,6 +7,7 @@ from small_tokenizers import byte_level, save
 from inflight.errors import InflightError
 from inflight.text import Tokenizer
 from inflight.text.preprocessor import Preprocessor
+from inflight.text.word_limits import WordLimits
 
 VOCAB_SIZE = 512
 
@@ -109,6 +110,28 @@ def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, t
 def test_bad_input_is_refused_by_name(preprocess, tensors, message):
     with pytest.raises(InflightError, match=message):
         preprocess(request(**tensors))
+
+
+@pytest.mark.parametrize(
+    "tensor, name",
+    [
+        ("STOP_WORDS_DICT", "stop_words"),
+        ("BAD_WORDS_DICT", "bad_words"),
+        ("EMBEDDING_BIAS_WORDS", "embedding_bias_words"),
+    ],
+)
+def test_more_words_than_allowed_are_refused_before_they_are_tokenized(tokenizer, tensor, name):
+    preprocess = Preprocessor(tokenizer, word_limits=WordLimits(max_words=3, max_words_length=8))
+
+    def with_words(*words):
+        weights = {"EMBEDDING_BIAS_WEIGHTS": np.ones((1, len(words)), np.float32)}
+        return request(**{tensor: strings(words)}, **(weights if tensor.startswith("EMB") else {}))
+
+    preprocess(with_words("a", "bc", "Ünï"))
+    with pytest.raises(InflightError, match=f"^{name} has 4 words; at most 3 are taken: .* a larger max_words$"):
+        preprocess(with_words("a", "b", "c", "d"))
+    with pytest.raises(InflightError, match=f"the words of {name} have 9 bytes together; at most 8 .*max_words_length"):
+        preprocess(with_words("abcdefghi"))
 
 
 def test_what_is_not_served_may_be_sent_empty(preprocess):

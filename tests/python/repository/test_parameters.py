@@ -9,8 +9,10 @@ from inflight.repository.parameters import (
     require_batches,
     text_parameter,
     tokenizer_parameter,
+    word_limits_parameters,
 )
 from inflight.text.prompt_encoder import PromptLimits
+from inflight.text.word_limits import WordLimits
 
 
 def config(value):
@@ -32,6 +34,13 @@ def test_flags_come_in_several_spellings(value, expected):
 def test_other_flags_are_refused():
     with pytest.raises(InflightError, match="parameter key is 'maybe'; it takes true, 1"):
         flag_parameter(config("maybe"), "key", default=True)
+
+
+def test_how_many_words_a_request_may_bring_is_a_parameter():
+    parameters = {"max_words": {"string_value": "7"}, "max_words_length": {"string_value": "${max_words_length}"}}
+    assert word_limits_parameters(config("") | {"parameters": parameters}) == WordLimits(max_words=7)
+    with pytest.raises(InflightError, match="model preprocessing: parameter max_words is '-1'; it must be an integer"):
+        word_limits_parameters(config("") | {"parameters": {"max_words": {"string_value": "-1"}}})
 
 
 def test_models_without_batches_are_refused():
