@@ -7,8 +7,7 @@ import numpy as np
 
 from inflight.logprobs import Logprobs, prompt_logprobs, token_logprobs
 from inflight.sampling_params import SamplingParams
-from inflight.stop_strings import StopStringFilter
-from inflight.text import TextStream, Tokenizer
+from inflight.text import TextStream, Tokenizer, cut
 
 FINISH_REASONS = {"end_id": "stop", "stop_words": "stop", "length": "length", "cancelled": "abort"}
 
@@ -49,11 +48,7 @@ class RequestOutput:
 
 
 class Generation:
-    """Turns the responses of one request into pieces of its sequences.
-
-    A stop string ends its own sequence; the batch manager, which knows nothing of it, goes on with that one too until
-    the request is cancelled, and it can be as soon as all are `finished`.
-    """
+    """Turns the responses of one request into pieces of its sequences."""
 
     def __init__(self, tokenizer: Tokenizer, sampling: SamplingParams, prompt_token_ids: Sequence[int]):
         self._tokenizer = tokenizer if sampling.detokenize else None
@@ -67,12 +62,11 @@ class Generation:
     def finished(self) -> bool:
         return all(sequence.finished for sequence in self._sequences)
 
-    def push(self, response) -> CompletionOutput | None:
-        """What `response` (inflight._native.Response) adds to its sequence; None if that one is finished already."""
+    def push(self, response) -> CompletionOutput:
+        """What `response` (inflight._native.Response) adds to its sequence."""
         if response.context_logits is not None:
             self._take_context_logits(response.context_logits)
-        sequence = self._sequences[response.sequence_index]
-        return None if sequence.finished else sequence.push(response)
+        return self._sequences[response.sequence_index].push(response)
 
     def _take_context_logits(self, logits: np.ndarray) -> None:
         """Each of a prompt's sequences brings them."""
@@ -105,8 +99,7 @@ class GenerationCollector:
     def push(self, response) -> None:
         """Takes one of the request's responses (inflight._native.Response)."""
         piece = self._generation.push(response)
-        if piece is not None:
-            self._pieces[piece.index].append(piece)
+        self._pieces[piece.index].append(piece)
 
     def outputs(self) -> list[CompletionOutput]:
         """Of a request that is finished, in the order of their indices."""
@@ -119,44 +112,23 @@ class _Sequence:
         self._sampling = sampling
         self._tokenizer = tokenizer if sampling.detokenize else None
         self._text = TextStream(tokenizer.detokenizer(sampling.skip_special_tokens))
-        self._stop_filter = StopStringFilter(sampling.stop_strings)
-        self._num_tokens = 0
-        self._cumulative_logprob = 0.0
         self.finished = False
 
     def push(self, response) -> CompletionOutput:
-        piece = CompletionOutput(self._index, logprobs=None if self._sampling.logprobs is None else [])
-        # Each is made anew when it is asked for.
-        log_probs, ranks, top_log_probs = response.log_probs, response.ranks, response.top_log_probs
-        # One token at a time: where a stop string ends must not depend on how tokens are joined in responses.
-        for position, token in enumerate(response.tokens):
-            piece.token_ids.append(token)
-            if piece.logprobs is not None:
-                chosen = (token, log_probs[position], ranks[position])
-                piece.logprobs.append(token_logprobs(chosen, top_log_probs[position], self._tokenizer))
-                self._cumulative_logprob += log_probs[position]
-            self._num_tokens += 1
-            if self._sampling.detokenize:
-                piece.text += self._filter(self._text.push([token]))
-            if self._stop_filter.matched is not None:
-                break
-        if response.is_sequence_final and self._sampling.detokenize and self._stop_filter.matched is None:
-            piece.text += self._filter(self._text.push([], finished=True), finished=True)
-        if piece.logprobs is not None:
-            piece.cumulative_logprob = self._cumulative_logprob
-        if response.generation_logits is not None:
-            piece.generation_logits = response.generation_logits[: len(piece.token_ids)]
-        if self._stop_filter.matched is not None:
-            piece.finish_reason, piece.stop_reason = "stop", self._stop_filter.matched
-        elif response.is_sequence_final:
+        piece = CompletionOutput(self._index, token_ids=response.tokens, generation_logits=response.generation_logits)
+        if self._sampling.detokenize:
+            piece.text = cut(self._text.push(response.tokens, response.is_sequence_final), response.num_cut_bytes)
+        if self._sampling.logprobs is not None:
+            chosen = zip(response.tokens, response.log_probs, response.ranks, strict=True)
+            top = response.top_log_probs
+            piece.logprobs = [token_logprobs(each, top[at], self._tokenizer) for at, each in enumerate(chosen)]
+            piece.cumulative_logprob = response.cum_log_prob
+        if response.is_sequence_final:
+            self.finished = True
             piece.finish_reason = FINISH_REASONS[response.finish_reason]
-        self.finished = piece.finish_reason is not None
+            if response.stop_text >= 0:
+                piece.stop_reason = self._sampling.stop_strings[response.stop_text]
         return piece
-
-    def _filter(self, text: str, finished: bool = False) -> str:
-        if self._num_tokens <= self._sampling.min_tokens:
-            return self._stop_filter.pass_on(text)
-        return self._stop_filter.push(text, finished)
 
 
 def _join(pieces: Sequence[CompletionOutput]) -> CompletionOutput:

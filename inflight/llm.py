@@ -218,7 +218,7 @@ class LLM:
                 if response.error is not None:
                     raise response.error
                 piece = generation.push(response)
-                if piece is not None and (piece.text or piece.token_ids or piece.finish_reason):
+                if piece.text or piece.token_ids or piece.finish_reason:
                     yield _output(request_id, encoded, [piece], generation)
         finally:
             self._cancel(request_id)
@@ -288,10 +288,8 @@ class LLM:
             for index, (prompt, each_params, priority) in enumerate(zip(prompts, params, priorities, strict=True)):
                 try:
                     encoded = encode_prompt(prompt, self.tokenizer, self._info.vocab_size, add_special_tokens)
-                    # A stop string ends the request as soon as it is there.
-                    streaming = isinstance(each_params, SamplingParams) and bool(each_params.stop_strings)
                     request_id = self._submit(
-                        encoded, each_params, priority, lambda *response: responses.put(response), streaming
+                        encoded, each_params, priority, lambda *response: responses.put(response), streaming=False
                     )
                 except InflightError as error:
                     if len(prompts) == 1:

@@ -18,6 +18,7 @@ from inflight.errors import InflightError
 from inflight.option_names import known_options_only
 from inflight.structured_outputs import StructuredOutputsParams
 from inflight.text import Tokenizer
+from inflight.text.spellings import spellings
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -55,15 +56,15 @@ class SamplingParams:
     n: sequences for each prompt, with seeds seed, seed + 1 … temperature: 0 is greedy decoding. top_k: 0 or -1 is all
     tokens. min_p: drops tokens that are less likely than this share of the most likely one. max_tokens: None is as many
     as the engine holds. min_tokens: no end id and no stop string before. seed: None is another one for every request.
-    stop: strings that end the text and are not part of it. stop_token_ids: end ids beside the model's own. bad_words:
-    strings that are never generated, at the start of a word or not. logit_bias: of token ids, added to their logits.
-    allowed_token_ids: no others are generated. logprobs: returns the log-probability of each chosen token, and of as
-    many of the most likely ones, at most 20; prompt_logprobs: the same of the prompt's tokens, which are then never
-    taken from the prefix cache. ignore_eos: the model's own end ids do not end the generation. detokenize: False
-    returns token ids without text. structured_outputs: what the text must look like; guided_decoding is its name in
-    older programs. return_context_logits, return_generation_logits: the model's raw logits at every token of the
-    prompt, which is then never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a
-    token.
+    stop: strings that end the text; include_stop_str_in_output: they are part of it. stop_token_ids: end ids beside the
+    model's own. bad_words: strings that are never generated, at the start of a word or not. logit_bias: of token ids,
+    added to their logits. allowed_token_ids: no others are generated. logprobs: returns the log-probability of each
+    chosen token, and of as many of the most likely ones, at most 20; prompt_logprobs: the same of the prompt's tokens,
+    which are then never taken from the prefix cache. ignore_eos: the model's own end ids do not end the generation.
+    detokenize: False returns token ids without text.
+    structured_outputs: what the text must look like; guided_decoding is its name in older programs.
+    return_context_logits, return_generation_logits: the model's raw logits at every token of the prompt, which is then
+    never taken from the prefix cache, and before every generated token: vocab_size * 4 bytes a token.
     """
 
     n: int = 1
@@ -78,6 +79,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop: str | Sequence[str] = ()
+    include_stop_str_in_output: bool = False
     stop_token_ids: Sequence[int] = ()
     bad_words: Sequence[str] = ()
     logit_bias: Mapping[int, float] | None = None
@@ -132,6 +134,7 @@ class SamplingParams:
         for name in ("max_tokens", "seed", "logprobs", "prompt_logprobs"):
             require_integer(name, getattr(self, name), optional=True)
         for name in (
+            "include_stop_str_in_output",
             "ignore_eos",
             "detokenize",
             "skip_special_tokens",
@@ -186,7 +189,11 @@ class SamplingParams:
             "frequency_penalty": self.frequency_penalty,
             "min_length": self.min_tokens,
             "end_ids": end_ids or [-1],
-            "bad_words": [ids for word in self.bad_words for ids in _spellings(word, tokenizer)],
+            "stop_texts": list(self.stop_strings),
+            "include_stop_str_in_output": self.include_stop_str_in_output,
+            "skip_special_tokens": self.skip_special_tokens,
+            "stop_min_tokens": self.min_tokens,
+            "bad_words": [ids for word in self.bad_words for ids in spellings(word, tokenizer)],
             "embedding_bias": self._embedding_bias(info.vocab_size),
             "return_log_probs": self.logprobs is not None,
             "num_top_log_probs": self.logprobs,
@@ -214,10 +221,3 @@ class SamplingParams:
 def _require_token(name: str, token: int, vocab_size: int) -> None:
     if not 0 <= token < vocab_size:
         raise InflightError(f"{name} holds token {token}; token ids of this model are 0 to {vocab_size - 1}")
-
-
-def _spellings(word: str, tokenizer: Tokenizer) -> list[list[int]]:
-    """The word inside a word and at the start of one: most tokenizers have other tokens after a space."""
-    spellings = (word, " " + word.lstrip())
-    encoded = [tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings]
-    return [ids for index, ids in enumerate(encoded) if ids and ids not in encoded[:index]]

@@ -63,33 +63,20 @@ RequestTimes times_of(const RequestState& state, Clock::time_point now, FinishRe
 Response unsent(Sequence& sequence) {
   Response response;
   const Request& request = sequence.request;
+  if (sequence.num_sent == 0 && request.return_context_logits) response.context_logits = sequence.state->context_logits;
   if (sequence.is_beam_search()) {
     if (sequence.finish_reason == FinishReason::kCancelled) sequence.beam_search->cancel();
     if (sequence.is_finished() && !sequence.state->error) {
       response.beams = sequence.beam_search->best(request.num_return_sequences);
     }
   } else {
-    const size_t begin = sequence.prompt_length + sequence.num_sent;
-    response.tokens.assign(sequence.tokens.begin() + static_cast<std::ptrdiff_t>(begin), sequence.tokens.end());
-    if (request.sampling.return_log_probs) {
-      response.log_probs.assign(sequence.log_probs.begin() + sequence.num_sent, sequence.log_probs.end());
-      if (const auto num_top = request.sampling.num_top_log_probs) {
-        const auto& top = sequence.top_log_probs;
-        response.ranks.assign(sequence.ranks.begin() + sequence.num_sent, sequence.ranks.end());
-        response.top_log_probs.assign(top.begin() + int64_t{sequence.num_sent} * *num_top, top.end());
-      }
-    }
-    response.cum_log_prob = sequence.cum_log_prob;
-    sequence.generation_logits.resize(
-        std::min(sequence.generation_logits.size(), response.tokens.size() * sequence.vocab_size));
-    response.generation_logits = std::exchange(sequence.generation_logits, {});
+    sequence.take_sendable(response);
+    response.stop = sequence.stop;
   }
-  if (sequence.num_sent == 0 && request.return_context_logits) response.context_logits = sequence.state->context_logits;
   response.logits_memory = sequence.state->logits_memory;
   response.kv_cache_alloc_total_blocks = sequence.num_blocks;
   response.kv_cache_reused_blocks = sequence.num_reused_blocks;
   response.kv_cache_alloc_new_blocks = sequence.num_blocks - sequence.num_reused_blocks;
-  sequence.num_sent = sequence.num_generated();
   return response;
 }
 
@@ -331,7 +318,7 @@ struct BatchManager::Implementation {
   void send_new_tokens(const std::vector<ScheduledChunk>& chunks) {
     for (const ScheduledChunk& chunk : chunks) {
       Sequence& sequence = *chunk.sequence;
-      const bool has_new = sequence.num_generated() > sequence.num_sent;
+      const bool has_new = sequence.num_sendable() > sequence.num_sent;
       if (!has_new || !sequence.request.streaming || sequence.is_finished()) continue;
       try {
         delivery.post(sequence.channel, unsent(sequence));
@@ -522,7 +509,7 @@ struct BatchManager::Implementation {
   std::unordered_set<RequestId> cancelled_ids;
   Statistics statistics{};
   const std::unique_ptr<GuidedDecoder> guided_decoder;      // wakes the loop
-  WordCompiler word_compiler{[this] { look_at_compiled(); }};  // likewise
+  WordCompiler word_compiler{options.tokenizer_dir, [this] { look_at_compiled(); }};  // likewise
 
   // The loop's own.
   Scheduler scheduler;

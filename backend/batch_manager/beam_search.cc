@@ -86,16 +86,15 @@ void BeamSearch::rank(std::span<const SampledToken> candidates) {
 
 FinishReason BeamSearch::finish_reason(const BeamChoice& choice) const {
   if (is_end_id(choice.token)) return FinishReason::kEndId;
-  if (completes_stop_word(choice)) return FinishReason::kStopWords;
+  if (stop_match(choice)) return FinishReason::kStopWords;
   return num_generated_ == max_new_tokens_ ? FinishReason::kLength : FinishReason::kNone;
 }
 
 bool BeamSearch::is_end_id(int32_t token) const { return std::ranges::find(end_ids_, token) != end_ids_.end(); }
 
-bool BeamSearch::completes_stop_word(const BeamChoice& choice) const {
-  const WordAutomaton& stop_words = words_->stop_words;
-  const auto state = stop_words.next(running_[choice.parent].stop_word_beginning, choice.token);
-  return stop_words.longest_word(state) != WordAutomaton::kNone;
+std::optional<StopMatch> BeamSearch::stop_match(const BeamChoice& choice) const {
+  StopProgress progress = running_[choice.parent].stop_progress;
+  return words_->stop_words.advance(progress, choice.token);
 }
 
 // Keeps the candidate among the finished beams if it is one of the best.
@@ -105,7 +104,8 @@ void BeamSearch::finish(const Candidate& candidate, FinishReason reason) {
   const bool is_full = static_cast<int32_t>(finished_.size()) == config_.beam_width;
   if (is_full && worse == finished_.end()) return;
   const RunningBeam& parent = running_[candidate.choice.parent];
-  Beam beam{parent.tokens, parent.log_probs, candidate.cum_log_prob, reason};
+  Beam beam{parent.tokens, parent.log_probs, candidate.cum_log_prob, reason, {}};
+  if (reason == FinishReason::kStopWords) beam.stop = *stop_match(candidate.choice);
   if (reason != FinishReason::kEndId) {
     beam.tokens.push_back(candidate.choice.token);
     beam.log_probs.push_back(candidate.choice.log_prob);
@@ -118,7 +118,7 @@ void BeamSearch::finish(const Candidate& candidate, FinishReason reason) {
 void BeamSearch::finish_running(FinishReason reason) {
   for (const RunningBeam& beam : running_) {
     if (static_cast<int32_t>(finished_.size()) == config_.beam_width) return;
-    finished_.push_back({beam.cum_log_prob, {beam.tokens, beam.log_probs, beam.cum_log_prob, reason}});
+    finished_.push_back({beam.cum_log_prob, {beam.tokens, beam.log_probs, beam.cum_log_prob, reason, {}}});
   }
 }
 
@@ -147,7 +147,8 @@ void BeamSearch::follow_choices() {
     beam.log_probs = parent.log_probs;
     beam.log_probs.push_back(choice.log_prob);
     beam.cum_log_prob = going_on_[i].cum_log_prob;
-    beam.stop_word_beginning = words_->stop_words.next(parent.stop_word_beginning, choice.token);
+    beam.stop_progress = parent.stop_progress;
+    words_->stop_words.advance(beam.stop_progress, choice.token);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -40,7 +41,8 @@ class BeamSearch {
              int32_t num_candidates, std::shared_ptr<const CompiledWords> words);
 
   // What each running beam must return in a step: 2 * beam_width, or more where more tokens than beam_width can end a
-  // beam, so that beam_width beams can go on whichever end.
+  // beam, so that beam_width beams can go on whichever end. (Almost any token can end a stop text: where more than
+  // beam_width do, fewer beams may go on.)
   static int32_t num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
                                 const WordList& stop_words);
   int32_t num_candidates() const { return num_candidates_; }
@@ -69,7 +71,7 @@ class BeamSearch {
     std::vector<int32_t> tokens;
     std::vector<float> log_probs;
     float cum_log_prob = 0.0f;
-    WordAutomaton::State stop_word_beginning = WordAutomaton::kStart;
+    StopProgress stop_progress;
   };
   struct Candidate {
     float score;  // by which a step chooses
@@ -87,8 +89,8 @@ class BeamSearch {
 
   void rank(std::span<const SampledToken> candidates);
   FinishReason finish_reason(const BeamChoice& choice) const;
+  std::optional<StopMatch> stop_match(const BeamChoice& choice) const;
   bool is_end_id(int32_t token) const;
-  bool completes_stop_word(const BeamChoice& choice) const;
   void finish(const Candidate& candidate, FinishReason reason);
   void finish_running(FinishReason reason);
   bool can_improve() const;

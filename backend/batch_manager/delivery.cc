@@ -29,6 +29,7 @@ void join(Response& pending, Response&& next) {
   pending.kv_cache_alloc_new_blocks = next.kv_cache_alloc_new_blocks;
   pending.is_sequence_final = next.is_sequence_final;
   pending.finish_reason = next.finish_reason;
+  pending.stop = next.stop;
   pending.error = std::move(next.error);
 }
 

@@ -20,7 +20,7 @@ using RequestId = uint64_t;
 enum class FinishReason {
   kNone,       // not finished
   kEndId,      // an end id was sampled; it is not part of the tokens
-  kStopWords,  // a stop word was completed; its tokens are part of the tokens, as in TensorRT-LLM
+  kStopWords,  // a stop word or text was completed; its tokens are part of the tokens, as in TensorRT-LLM
   kLength,     // max_new_tokens were generated
   kCancelled,
 };
@@ -70,12 +70,22 @@ struct GuidedDecoding {
   std::string guide;
 };
 
+// Texts that end the generation, wherever tokens begin and end.
+struct StopTexts {
+  std::vector<std::string> texts;   // UTF-8, none of them empty
+  bool include_in_output = true;    // whether the text ends after the stop text or before it; the tokens end after it
+  bool skip_special_tokens = true;  // as whoever turns the tokens into text does
+  bool follows_prompt = false;      // the text goes on with the prompt's
+  int32_t min_tokens = 0;           // none is looked for in the text of so many tokens
+};
+
 // One prompt and how to continue it. Everything is checked by BatchManager::submit.
 struct Request {
   std::vector<int32_t> input_ids;  // 1 .. max_seq_len - 1 tokens, each in [0, vocab_size)
   int32_t max_new_tokens = 0;      // > 0; input_ids + max_new_tokens <= max_seq_len
   SamplingConfig sampling;         // empty end_ids → the engine's own; {-1} → none; its bad words: those below
   WordList stop_words;             // token sequences that end the generation
+  StopTexts stop_texts;
   WordList bad_words;              // token sequences that must never be completed
   bool streaming = false;          // false: one response for each sequence with all tokens, at its end
 
@@ -103,12 +113,20 @@ struct Request {
   std::function<bool()> is_cancelled;
 };
 
+// What ended a sequence.
+struct StopMatch {
+  int32_t text = -1;          // index of the stop text; -1: a sequence of tokens
+  int32_t num_cut_bytes = 0;  // at the end of the text of all its tokens: what comes after the stop text, and the stop
+                              // text itself, if it is left out
+};
+
 // One beam of a finished beam search.
 struct Beam {
   std::vector<int32_t> tokens;  // generated; without the end id
   std::vector<float> log_probs;  // parallel to tokens
   float cum_log_prob = 0.0f;    // over the end id as well
   FinishReason finish_reason = FinishReason::kNone;
+  StopMatch stop;  // with kStopWords
 };
 
 // Tokens generated since the last response of this sequence. Each sequence of a request has one response with
@@ -135,6 +153,7 @@ struct Response {
   bool is_sequence_final = false;
   bool is_final = false;
   FinishReason finish_reason = FinishReason::kNone;
+  StopMatch stop;  // with kStopWords
   std::optional<Error> error;  // with is_sequence_final; every sequence of the request that still runs ends with it
 };
 

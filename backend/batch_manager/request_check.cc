@@ -7,6 +7,7 @@
 
 #include "batch_manager/beam_search.h"
 #include "batch_manager/logits_budget.h"
+#include "batch_manager/words/text_decoder.h"
 #include "common/rounding.h"
 
 namespace inflight {
@@ -40,6 +41,33 @@ void check_words(const char* name, const WordList& words, int32_t vocab_size, co
   for (size_t i = 0; i < words.size(); ++i) {
     if (words[i].empty()) invalid(name, " holds a word without tokens; leave it out");
     check_tokens(name, words[i], vocab_size);
+  }
+}
+
+void check_stop_texts(const StopTexts& stop, const BatchManagerOptions& options) {
+  const auto& [max_words, max_length] = options.word_limits;
+  if (stop.texts.empty()) return;
+  if (stop.texts.size() > static_cast<size_t>(max_words)) {
+    invalid("stop_words has ", stop.texts.size(), " words; at most ", max_words,
+            " are taken: send fewer, or give the server a larger max_words");
+  }
+  size_t length = 0;
+  for (const std::string& text : stop.texts) {
+    if (text.empty()) invalid("stop_words holds an empty text; leave it out");
+    length += text.size();
+  }
+  if (length > static_cast<size_t>(max_length)) {
+    invalid("the words of stop_words have ", length, " bytes together; at most ", max_length,
+            " are taken: send fewer or shorter ones, or give the server a larger max_words_length");
+  }
+  for (const std::string& text : stop.texts) {
+    if (!is_utf8(text)) invalid("stop_words holds a text that is not valid UTF-8");
+  }
+  if (stop.min_tokens < 0) invalid("stop_min_tokens is ", stop.min_tokens, "; it must be at least 0");
+  if (options.tokenizer_dir.empty()) {
+    throw_error(ErrorCode::kUnsupported,
+                "stop words as texts need the model's tokenizer, which was not given to this batch manager "
+                "(tokenizer_dir); send them as tokens");
   }
 }
 
@@ -235,6 +263,7 @@ void check_request(const Request& request, const EngineInfo& info, const BatchMa
   check_tokens("input_ids", request.input_ids, info.vocab_size);
   check_sampling(request.sampling, info);
   check_words("stop_words", request.stop_words, info.vocab_size, options.word_limits);
+  check_stop_texts(request.stop_texts, options);
   check_words("bad_words", request.bad_words, info.vocab_size, options.word_limits);
   check_sequences(request, info);
   check_blocks(request, info, kv_cache);

@@ -1,6 +1,7 @@
 #include "batch_manager/sequence.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -28,23 +29,56 @@ Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_
 void Sequence::accept(const SampledToken& sampled, std::span<const TokenLogProb> top) {
   const auto& end_ids = request.sampling.end_ids;
   if (std::find(end_ids.begin(), end_ids.end(), sampled.token) != end_ids.end()) {
-    finish_reason = FinishReason::kEndId;
-    return;
+    return finish(FinishReason::kEndId);
   }
   tokens.push_back(sampled.token);
   if (request.sampling.return_log_probs) {
     log_probs.push_back(sampled.log_prob);
-    cum_log_prob += sampled.log_prob;
     if (request.sampling.num_top_log_probs) ranks.push_back(sampled.rank);
     top_log_probs.insert(top_log_probs.end(), top.begin(), top.end());
   }
-  const WordAutomaton& stop_words = words->stop_words;
-  stop_word_beginning = stop_words.next(stop_word_beginning, sampled.token);
-  if (stop_words.longest_word(stop_word_beginning) != WordAutomaton::kNone) {
+  if (const auto match = words->stop_words.advance(stop_progress, sampled.token)) {
     finish_reason = FinishReason::kStopWords;
+    stop = *match;
   } else if (num_generated() == request.max_new_tokens) {
-    finish_reason = FinishReason::kLength;
+    finish(FinishReason::kLength);
+  } else if (words->stop_words.holds_text_back()) {
+    hold_back();
   }
+}
+
+void Sequence::finish(FinishReason reason) {
+  const auto match = words->stop_words.finish(stop_progress);
+  finish_reason = match ? FinishReason::kStopWords : reason;
+  if (match) stop = *match;
+}
+
+void Sequence::hold_back() {
+  held_back.push_back(stop_progress.length);
+  const int64_t sure = words->stop_words.num_sure_bytes(stop_progress);
+  while (!held_back.empty() && held_back.front() <= sure) held_back.pop_front();
+}
+
+void Sequence::take_sendable(Response& response) {
+  const int32_t end = num_sendable();
+  const auto tokens_begin = tokens.begin() + prompt_length;
+  response.tokens.assign(tokens_begin + num_sent, tokens_begin + end);
+  if (request.sampling.return_log_probs) {
+    response.log_probs.assign(log_probs.begin() + num_sent, log_probs.begin() + end);
+    if (const int64_t num_top = request.sampling.num_top_log_probs.value_or(-1); num_top >= 0) {
+      const auto top = top_log_probs.begin();
+      response.ranks.assign(ranks.begin() + num_sent, ranks.begin() + end);
+      response.top_log_probs.assign(top + num_sent * num_top, top + end * num_top);
+    }
+    cum_log_prob = std::accumulate(response.log_probs.begin(), response.log_probs.end(), cum_log_prob);
+  }
+  response.cum_log_prob = cum_log_prob;
+  const size_t num_logits = std::min(generation_logits.size(), response.tokens.size() * vocab_size);
+  const std::vector<float> held_logits(generation_logits.begin() + static_cast<std::ptrdiff_t>(num_logits),
+                                       generation_logits.end());
+  generation_logits.resize(num_logits);
+  response.generation_logits = std::exchange(generation_logits, held_logits);
+  num_sent = end;
 }
 
 ReturnedLogits Sequence::returned_logits(bool samples) const {

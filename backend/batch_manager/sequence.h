@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -32,6 +33,14 @@ struct Sequence {
   bool is_finished() const { return finish_reason != FinishReason::kNone || state->is_ended(); }
 
   double rank() const { return state->rank + index; }  // smaller is scheduled first
+
+  // Gives the response what it may have of the generated tokens that were not sent yet.
+  void take_sendable(Response& response);
+  // Generated tokens that may be sent: not those whose text may turn out to be a stop text that is left out.
+  int32_t num_sendable() const {
+    return is_finished() ? num_generated() : num_generated() - static_cast<int32_t>(held_back.size());
+  }
+
   int32_t num_generated() const { return static_cast<int32_t>(tokens.size()) - prompt_length; }
   // Tokens that are in `tokens` but not yet in the KV cache: the rest of the prompt, all of a sequence that goes on
   // after a pause, or one generated token.
@@ -60,7 +69,7 @@ struct Sequence {
 
   std::vector<int32_t> tokens;   // prompt, then generated
   std::vector<float> log_probs;  // of the generated tokens, when asked for
-  float cum_log_prob = 0.0f;
+  float cum_log_prob = 0.0f;     // of the tokens that were sent
   std::vector<int32_t> ranks;               // of the generated tokens, when asked for
   std::vector<TokenLogProb> top_log_probs;  // [generated, num_top_log_probs], best first
   std::vector<float> context_logits;     // [num_cached, vocab_size] of a prompt that is being computed, when asked for
@@ -68,7 +77,9 @@ struct Sequence {
   int32_t num_sent = 0;                  // generated tokens that were handed to the delivery thread
   std::vector<int32_t> drafts;           // for the next step
   std::optional<PromptLookup> prompt_lookup;
-  WordAutomaton::State stop_word_beginning = WordAutomaton::kStart;  // that the generated tokens end with
+  StopProgress stop_progress;
+  StopMatch stop;                 // with FinishReason::kStopWords
+  std::deque<int64_t> held_back;  // of the last generated tokens, for stop texts: where in the text each ends
 
   int32_t slot = -1;           // of the engine, while running
   bool is_configured = false;  // the engine knows what the slot is for
@@ -87,6 +98,10 @@ struct Sequence {
   int32_t num_reused_blocks = 0;
 
   FinishReason finish_reason = FinishReason::kNone;
+
+ private:
+  void finish(FinishReason reason);
+  void hold_back();
 };
 
 }  // namespace inflight

@@ -195,6 +195,8 @@ streaming, num_return_sequences, beam_width … Of other forms are
 
 early_stopping: True, False or "never". beam_search_diversity_rate: BeamSearchConfig's diversity_rate.
 timeout: seconds until the request ends with an error; None: never.
+stop_texts: texts that end the generation, beside stop_words, which are lists of token ids;
+include_stop_str_in_output (True), skip_special_tokens (True) and stop_min_tokens (0): their StopTexts.
 guided_decoding: (type, guide); the type is "json", "json_schema", "regex", "grammar" or "choice".
 retention_ranges: [(begin, end or None, priority, milliseconds or None), …], of the prompt's tokens;
 retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")

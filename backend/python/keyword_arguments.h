@@ -46,6 +46,9 @@ inline const char* expected<std::vector<uint64_t>>() { return "a list of integer
 template <>
 inline const char* expected<std::vector<std::vector<int32_t>>>() { return "a list of lists of integers"; }
 
+template <>
+inline const char* expected<std::vector<std::string>>() { return "a list of strings"; }
+
 // Throws Error (kInvalidArgument): "top_k is 'many'; it must be an integer …".
 [[noreturn]] inline void refuse(const std::string& name, nanobind::handle value, const char* allowed) {
   const nanobind::object shortened = nanobind::module_::import_("reprlib").attr("repr")(value);

@@ -100,6 +100,10 @@ const KeywordArguments<Request>& request_arguments() {
       "request option",
       {
           {"stop_words", words(&Request::stop_words)},
+          {"stop_texts", setter(&Request::stop_texts, &StopTexts::texts)},
+          {"include_stop_str_in_output", setter(&Request::stop_texts, &StopTexts::include_in_output)},
+          {"skip_special_tokens", setter(&Request::stop_texts, &StopTexts::skip_special_tokens)},
+          {"stop_min_tokens", setter(&Request::stop_texts, &StopTexts::min_tokens)},
           {"bad_words", words(&Request::bad_words)},
           {"streaming", setter(&Request::streaming)},
           {"num_return_sequences", setter(&Request::num_return_sequences)},

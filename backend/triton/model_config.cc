@@ -120,6 +120,7 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   config.max_batch_size = document.value("max_batch_size", 0);
   config.decoupled = document.value("model_transaction_policy", nlohmann::json::object()).value("decoupled", false);
   config.exclude_input_in_output = parameters.boolean("exclude_input_in_output").value_or(false);
+  config.skip_special_tokens = parameters.boolean("skip_special_tokens").value_or(true);
   config.max_beam_width = parameters.at_least(1, "max_beam_width");
   config.logits_datatype = logits_datatype(document, file);
   config.cancellation_check_period =

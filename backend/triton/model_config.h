@@ -26,6 +26,7 @@ struct ModelConfig {
   int32_t max_batch_size = 0;  // 0 → tensors have no batch dimension
   bool decoupled = false;
   bool exclude_input_in_output = false;
+  bool skip_special_tokens = true;  // as the model that makes text of the tokens does
   std::chrono::milliseconds cancellation_check_period{100};  // of requests that wait
   std::optional<int32_t> max_beam_width;  // none: the engine's
   TRITONSERVER_DataType logits_datatype = TRITONSERVER_TYPE_FP32;  // of context_logits and generation_logits; or FP16

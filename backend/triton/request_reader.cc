@@ -55,6 +55,17 @@ int32_t read_num_return_sequences(const SequenceTensors& tensors, const BeamSear
   return count;
 }
 
+// Empty strings are none. Where the tokenizer is not known, stop_words_list has to do.
+StopTexts read_stop_texts(const SequenceTensors& tensors, const ModelConfig& config) {
+  StopTexts stop;
+  stop.texts = tensors.list<std::string>("stop_words").value_or(std::vector<std::string>());
+  std::erase(stop.texts, "");
+  if (config.batch_manager.tokenizer_dir.empty() && !tensors.words("stop_words_list").empty()) stop.texts.clear();
+  tensors.read(stop.include_in_output, "include_stop_str_in_output");
+  stop.skip_special_tokens = config.skip_special_tokens;
+  return stop;
+}
+
 Request read_sequence(const SequenceTensors& tensors, const ModelConfig& config, const EngineInfo& engine) {
   Request request;
   request.input_ids = read_prompt(tensors);
@@ -62,6 +73,7 @@ Request read_sequence(const SequenceTensors& tensors, const ModelConfig& config,
   request.sampling = read_sampling(tensors, engine);
   request.stop_words = tensors.words("stop_words_list");
   request.bad_words = tensors.words("bad_words_list");
+  request.stop_texts = read_stop_texts(tensors, config);
   request.beam_search = read_beam_search(tensors);
   request.num_return_sequences = read_num_return_sequences(tensors, request.beam_search, config);
   request.draft_tokens = tensors.list<int32_t>("draft_input_ids").value_or(std::vector<int32_t>());
@@ -148,6 +160,9 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
   result.return_kv_cache_reuse_stats = read_flag(inputs, "return_kv_cache_reuse_stats").value_or(false);
   result.exclude_input_in_output =
       read_flag(inputs, "exclude_input_in_output").value_or(config.exclude_input_in_output);
+  for (Request& sequence : result.sequences) {
+    sequence.stop_texts.follows_prompt = !sequence.streaming && !result.exclude_input_in_output;
+  }
   return result;
 }
 

@@ -16,12 +16,15 @@ struct Row {
   std::span<const int32_t> tokens;
   std::span<const float> log_probs;
   float cum_log_prob;
+  int32_t num_cut_bytes;
 };
 
 std::vector<Row> rows_of(const Response& content) {
-  if (content.beams.empty()) return {{content.tokens, content.log_probs, content.cum_log_prob}};
+  if (content.beams.empty()) return {{content.tokens, content.log_probs, content.cum_log_prob, content.stop.num_cut_bytes}};
   std::vector<Row> rows;
-  for (const Beam& beam : content.beams) rows.push_back({beam.tokens, beam.log_probs, beam.cum_log_prob});
+  for (const Beam& beam : content.beams) {
+    rows.push_back({beam.tokens, beam.log_probs, beam.cum_log_prob, beam.stop.num_cut_bytes});
+  }
   return rows;
 }
 
@@ -101,7 +104,7 @@ void ResponseWriter::write_sequences(TRITONBACKEND_Response* response, const Res
 
   PaddedRows<int32_t> ids(rows.size(), num_tokens);
   PaddedRows<float> log_probs(rows.size(), num_log_probs);
-  std::vector<int32_t> lengths;
+  std::vector<int32_t> lengths, num_cut_bytes;
   std::vector<float> cum_log_probs;
   for (size_t i = 0; i < rows.size(); ++i) {
     ids.write(i, 0, prompt);
@@ -109,9 +112,11 @@ void ResponseWriter::write_sequences(TRITONBACKEND_Response* response, const Res
     log_probs.write(i, 0, rows[i].log_probs);
     lengths.push_back(static_cast<int32_t>(prompt.size() + rows[i].tokens.size()));
     cum_log_probs.push_back(rows[i].cum_log_prob);
+    num_cut_bytes.push_back(rows[i].num_cut_bytes);
   }
   add<int32_t>(response, "output_ids", {num_rows, static_cast<int64_t>(num_tokens)}, ids.values());
   add<int32_t>(response, "sequence_length", {num_rows}, lengths);
+  add<int32_t>(response, "num_cut_bytes", {num_rows}, num_cut_bytes);
   if (format_.return_log_probs) {
     add<float>(response, "output_log_probs", {num_rows, static_cast<int64_t>(num_log_probs)}, log_probs.values());
     add<float>(response, "cum_log_probs", {num_rows}, cum_log_probs);

@@ -20,6 +20,8 @@ const std::unordered_set<std::string> kServed = {
     "end_id",
     "stop_words_list",
     "bad_words_list",
+    "stop_words",
+    "include_stop_str_in_output",
     "embedding_bias",
     "beam_width",
     "temperature",

@@ -3,7 +3,7 @@
 Nothing here imports torch or transformers, so that a model instance of Triton starts in well under a second.
 """
 
-from inflight.text.detokenizer import PRECEDING_TOKENS, Detokenizer, TextStream
+from inflight.text.detokenizer import PRECEDING_TOKENS, Detokenizer, TextStream, cut
 from inflight.text.tokenizer import Tokenizer
 
-__all__ = ["PRECEDING_TOKENS", "Detokenizer", "TextStream", "Tokenizer"]
+__all__ = ["PRECEDING_TOKENS", "Detokenizer", "TextStream", "Tokenizer", "cut"]

@@ -56,6 +56,11 @@ class Detokenizer:
                 return
 
 
+def cut(text: str, num_bytes: int) -> str:
+    """The text without so many bytes of UTF-8 at its end, as inflight._native.Response.num_cut_bytes counts them."""
+    return text.encode()[: len(text.encode()) - num_bytes].decode() if num_bytes else text
+
+
 class TextStream:
     """The text of one sequence whose tokens arrive a few at a time."""
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inflight.text.detokenizer import Detokenizer
+from inflight.text.detokenizer import Detokenizer, cut
 
 
 class Postprocessor:
@@ -17,22 +17,26 @@ class Postprocessor:
         sequence_lengths: np.ndarray,
         preceding_ids: np.ndarray | None = None,
         sequence_finished: np.ndarray | None = None,
+        num_cut_bytes: np.ndarray | None = None,
     ) -> np.ndarray:
         """The texts, UTF-8 bytes objects shaped like sequence_lengths.
 
         tokens: [batch, beams, n] or [beams, n]. sequence_lengths: [batch, beams] or [beams], how many of the n
         tokens count. preceding_ids: [batch, 16] or [16], the ids before `tokens`, -1 for none.
-        sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence.
+        sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence. num_cut_bytes: [batch,
+        beams] or [beams], how many bytes at the end are not part of the text, because a stop word ends before; none
+        where it is not given.
         """
         beams, width = tokens.shape[-2:]
         lengths = sequence_lengths.reshape(-1).tolist()
         rows = tokens.reshape(len(lengths), width).tolist()
         preceding = [()] * len(rows) if preceding_ids is None else _per_row(preceding_ids, beams)
         finished = [True] * len(rows) if sequence_finished is None else sequence_finished.repeat(beams).tolist()
+        cuts = [0] * len(rows) if num_cut_bytes is None else num_cut_bytes.reshape(-1).tolist()
         texts = np.empty(len(rows), np.object_)
         for index, row in enumerate(rows):
             text = self._detokenizer.decode(row[: max(0, lengths[index])], preceding[index], finished[index])
-            texts[index] = text.encode()
+            texts[index] = cut(text, cuts[index]).encode()
         return texts.reshape(sequence_lengths.shape)
 
 

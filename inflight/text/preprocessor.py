@@ -6,6 +6,7 @@ import numpy as np
 
 from inflight.errors import InflightError
 from inflight.text.prompt_encoder import PromptEncoder, PromptLimits
+from inflight.text.spellings import spellings
 from inflight.text.tokenizer import Tokenizer
 from inflight.text.word_limits import WordLimits
 
@@ -84,15 +85,15 @@ class Preprocessor:
         return padded, lengths
 
     def _word_lists(self, inputs: Tensors, tensor: str, name: str, batch_size: int) -> np.ndarray:
-        """[batch, 2, n] as tensorrt_llm takes stop and bad words; n = 0 where none are given. A word is tokenized
-        by itself, as upstream does; a word without tokens (the empty string) is no word."""
+        """[batch, 2, n] as tensorrt_llm takes stop and bad words; n = 0 where none are given. Each word comes in its
+        spellings; the empty string is no word."""
         if tensor not in inputs:
             return np.empty((batch_size, 2, 0), np.int32)
         rows = inputs[tensor].reshape(batch_size, -1)
         for words in rows:
             self._word_limits.check(name, words)
         lists = [
-            [ids for word in words if (ids := self._tokenizer.encode(_decode_utf8(word, tensor), False))]
+            [ids for word in words for ids in spellings(_decode_utf8(word, tensor), self._tokenizer)]
             for words in rows
         ]
         width = max(1, *(sum(map(len, words)) for words in lists))

@@ -23,7 +23,7 @@ BeamSearchConfig config(int32_t beam_width, EarlyStopping early_stopping = Early
 BeamSearch make_search(const BeamSearchConfig& config, int32_t max_new_tokens, std::vector<int32_t> end_ids,
                        const WordList& stop_words = {}) {
   auto words = std::make_shared<CompiledWords>();
-  words->stop_words = WordAutomaton(stop_words);
+  words->stop_words = StopWords(stop_words, {}, nullptr);
   const int32_t num_candidates = BeamSearch::num_candidates(config.beam_width, end_ids, stop_words);
   return {config, max_new_tokens, std::move(end_ids), num_candidates, std::move(words)};
 }

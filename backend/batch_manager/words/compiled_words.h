@@ -1,15 +1,13 @@
 #pragma once
 
-#include <cstdint>
-
+#include "batch_manager/words/stop_words.h"
 #include "engine/bad_words.h"
-#include "engine/word_automaton.h"
 
 namespace inflight {
 
 // A request's words, ready to be looked up. Its sequences share them.
 struct CompiledWords {
-  WordAutomaton stop_words;
+  StopWords stop_words;
   BadWords bad_words;
 };
 

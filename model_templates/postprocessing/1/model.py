@@ -27,6 +27,7 @@ class TritonPythonModel:
                 inputs["SEQUENCE_LENGTH"],
                 inputs.get("PRECEDING_IDS"),
                 inputs.get("SEQUENCE_FINISHED"),
+                inputs.get("NUM_CUT_BYTES"),
             )
         except Exception as error:  # whatever is wrong with one request must not fail the others of its batch
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"postprocessing: {error!r}"))

@@ -58,6 +58,7 @@ def response(new, before, is_last):
             pb_utils.Tensor("sequence_length", np.array([[len(new)]], np.int32)),
             pb_utils.Tensor("preceding_ids", np.array([preceding], np.int32)),
             pb_utils.Tensor("sequence_finished", np.array([[is_last]], bool)),
+            pb_utils.Tensor("num_cut_bytes", np.array([[0]], np.int32)),
             pb_utils.Tensor("sequence_index", np.array([[0]], np.int32)),
         ]
     )

@@ -14,7 +14,7 @@ SCALARS = {
     "FP32": "draft_acceptance_threshold temperature runtime_top_p min_p runtime_top_p_min runtime_top_p_decay "
     "len_penalty repetition_penalty presence_penalty frequency_penalty beam_search_diversity_rate",
     "BOOL": "early_stopping return_log_probs return_context_logits return_generation_logits "
-    "return_kv_cache_reuse_stats exclude_input_in_output stop streaming",
+    "return_kv_cache_reuse_stats exclude_input_in_output include_stop_str_in_output stop streaming",
     "UINT64": "random_seed lora_task_id",
 }
 VECTORS = {
@@ -26,6 +26,7 @@ VECTORS = {
     ("FP16", (-1, -1)): "prompt_embedding_table lora_weights",
     ("UINT64", (-1,)): "prompt_table_extra_ids",
     ("INT32", (-1, 3)): "lora_config",
+    ("STRING", (-1,)): "stop_words",
     ("STRING", (1,)): "guided_decoding_guide_type guided_decoding_guide",
 }
 GENERATION_OUTPUTS = {
@@ -69,6 +70,7 @@ def test_tensorrt_llm_takes_and_gives_the_contracts_tensors(configs):
         "sequence_length": ("INT32", (-1,)),
         "preceding_ids": ("INT32", (16,)),
         "sequence_finished": ("BOOL", (1,)),
+        "num_cut_bytes": ("INT32", (-1,)),
         "generation_id": ("UINT64", (1,)),
         **GENERATION_OUTPUTS,
     }

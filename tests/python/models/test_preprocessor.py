@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from small_tokenizers import byte_level, save
+from small_tokenizers import KINDS, byte_level, save
 
 from inflight.errors import InflightError
 from inflight.text import Tokenizer
 from inflight.text.preprocessor import Preprocessor
+from inflight.text.spellings import spellings
 from inflight.text.word_limits import WordLimits
 
 VOCAB_SIZE = 512
@@ -51,10 +52,24 @@ def test_shorter_prompts_of_a_batch_are_padded_at_the_end(preprocess, tokenizer)
 
 def test_word_lists_have_tokens_above_and_ends_below(preprocess, tokenizer):
     words = preprocess(request(STOP_WORDS_DICT=strings(["dog", "", "\n\n"])))["STOP_WORDS_IDS"]
-    dog, newlines = tokenizer.encode("dog"), tokenizer.encode("\n\n")
-    flat = [*dog, *newlines]
-    ends = [len(dog), len(flat), *[-1] * (len(flat) - 2)]
-    assert words.tolist() == [[flat, ends]]
+    assert word_lists(words) == [[*spellings("dog", tokenizer), *spellings("\n\n", tokenizer)]]
+    flat = [token for word in word_lists(words)[0] for token in word]
+    assert words[0, 0].tolist() == flat and words[0, 1, -1] == -1
+
+
+def word_lists(layout):
+    """The words of TensorRT-LLM's word lists, [batch, 2, n]."""
+    return [[word.tolist() for word in np.split(ids, ends[ends >= 0])[:-1]] for ids, ends in layout]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_comes_as_it_is_spelled_after_a_space_and_inside_of_a_word(kind, tmp_path):
+    tokenizer = Tokenizer(save(KINDS[kind](), tmp_path))
+    decode = tokenizer.detokenizer().decode
+    after_text = tokenizer.encode("The")
+    texts = {decode(ids, preceding=after_text) for ids in spellings("dog", tokenizer)}
+    assert texts == {"dog", " dog"} | ({"  dog"} if kind != "byte_level" else set())
+    assert spellings("", tokenizer) == []
 
 
 @pytest.mark.parametrize(
