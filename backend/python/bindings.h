@@ -10,6 +10,7 @@ void bind_errors(nanobind::module_& module);
 void bind_packing(nanobind::module_& module);
 void bind_responses(nanobind::module_& module);
 void bind_batch_manager(nanobind::module_& module);
+void bind_token_texts(nanobind::module_& module);
 void bind_engine(nanobind::module_& module);
 
 }  // namespace inflight::python

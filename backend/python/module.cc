@@ -14,4 +14,5 @@ NB_MODULE(_native, module) {
   inflight::python::bind_responses(module);
   inflight::python::bind_batch_manager(module);
   inflight::python::bind_engine(module);
+  inflight::python::bind_token_texts(module);
 }

@@ -34,7 +34,7 @@ class Preprocessor:
         add_special_tokens: bool = True,
         vocab_size: int | None = None,
         prompt_limits: PromptLimits | None = None,
-        word_limits: WordLimits = WordLimits(),
+        word_limits: WordLimits | None = None,
     ):
         """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known. prompt_limits:
         by default, those of an engine of which nothing is known."""
@@ -43,7 +43,7 @@ class Preprocessor:
         self._add_special_tokens = add_special_tokens
         self._vocab_size = vocab_size or tokenizer.vocab_size
         self._pad_id = tokenizer.pad_id or 0
-        self._word_limits = word_limits
+        self._word_limits = word_limits or WordLimits()
 
     def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
@@ -93,8 +93,7 @@ class Preprocessor:
         for words in rows:
             self._word_limits.check(name, words)
         lists = [
-            [ids for word in words for ids in spellings(_decode_utf8(word, tensor), self._tokenizer)]
-            for words in rows
+            [ids for word in words for ids in spellings(_decode_utf8(word, tensor), self._tokenizer)] for words in rows
         ]
         width = max(1, *(sum(map(len, words)) for words in lists))
         layout = np.zeros((batch_size, 2, width), np.int32)

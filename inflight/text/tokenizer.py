@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from inflight import _native
 from inflight.errors import InflightError, cause
 from inflight.json_object import JsonObject
 from inflight.text.chat_template import ChatTemplate
 from inflight.text.detokenizer import Detokenizer
 from inflight.text.special_tokens import named_special_tokens
-from inflight.text.token_decoder import parse_decoder
 from inflight.text.tokenizer_file import FILE_NAME, is_panic, library_errors, load_tokenizer
 
 _PROBE = "Two words, 12 é\n"  # what a post-processor without its tokens already fails on
@@ -33,9 +33,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         with library_errors(f"{path} is damaged: it encodes no text"):
             self._tokenizer.encode(_PROBE)
-        decoder = self._tokenizer.decoder
-        self._decoder = parse_decoder(decoder.__getstate__() if decoder else "null", str(path))
-        self._added_tokens = self._tokenizer.get_added_tokens_decoder()
+        self._texts = _native.TokenTexts(self.directory)
         self._config = JsonObject.load_optional(self.directory / "tokenizer_config.json")
         self._detokenizers = {skips: self._make_detokenizer(skips) for skips in (False, True)}
 
@@ -106,26 +104,16 @@ class Tokenizer:
     @cached_property
     def longest_token_bytes(self) -> int:
         """The most bytes of text that one token stands for."""
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
-        added = (len(token.content.encode()) for token in self._added_tokens.values())
-        return max((*added, *(len(self._decoder.decode(token)) for token in vocabulary)), default=0)
+        return self._texts.longest
 
     def _special_id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return None if text is None else self._tokenizer.token_to_id(text)
 
     def _make_detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
-        def content(token: int, decode) -> bytes | None:
-            added = self._added_tokens.get(token)
-            if added is not None:
-                skipped = added.special and skip_special_tokens
-                return None if skipped else self._decoder.decode_added(added.content)
-            text = self._tokenizer.id_to_token(token) if token >= 0 else None
-            return None if text is None else decode(text)
-
         return Detokenizer(
-            token_bytes=lambda token: content(token, self._decoder.decode),
-            first_token_bytes=lambda token: content(token, self._decoder.decode_first),
+            token_bytes=lambda token: self._texts.text(token, skip_special_tokens),
+            first_token_bytes=lambda token: self._texts.first_text(token, skip_special_tokens),
         )
 
     def _configured_chat_template(self) -> str | None:

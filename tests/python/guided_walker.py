@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from inflight.text.token_decoder import parse_decoder
+from inflight import _native
 
 TYPES = ["json", "json_schema", "regex", "grammar", "choice"]
 
@@ -15,10 +15,8 @@ class Walker:
     """executable: of a CMake build with INFLIGHT_BUILD_TESTS=ON. end_token: what ends a text."""
 
     def __init__(self, executable: Path, tokenizer_dir: Path, vocab_size: int, end_token: str):
-        path = tokenizer_dir / "tokenizer.json"
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._decoder = parse_decoder(json.dumps(json.loads(path.read_text())["decoder"]), str(path))
-        end_id = str(self._tokenizer.token_to_id(end_token))
+        self._texts = _native.TokenTexts(tokenizer_dir)
+        end_id = str(Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json")).token_to_id(end_token))
         command = [executable, tokenizer_dir, str(vocab_size), end_id]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -43,4 +41,4 @@ class Walker:
         assert self._process.wait(timeout=60) == 0
 
     def _text(self, ids: list[int]) -> str:
-        return b"".join(self._decoder.decode(self._tokenizer.id_to_token(id)) for id in ids).decode()
+        return b"".join(self._texts.text(id, False) for id in ids).decode()

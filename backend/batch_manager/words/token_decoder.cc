@@ -10,6 +10,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kSupported =
+    "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, and sequences of these";
+
 // GPT-2's bytes_to_unicode: printable bytes stand for themselves, the others, in order, for U+0100 and on.
 bool stands_for_itself(int byte) {
   return (0x21 <= byte && byte <= 0x7e) || (0xa1 <= byte && byte <= 0xac) || (0xae <= byte && byte <= 0xff);
@@ -99,8 +102,7 @@ void TokenDecoder::add_step(const json& step) {
     replacements_.emplace_back(step.at("replacement"), " ");
     drops_first_spaces_ = step.value("prepend_scheme", "always") != "never";
   } else if (type != "Fuse") {
-    throw std::invalid_argument("it has the decoder " + step.dump() +
-                                ", whose text is not that of its tokens one after another");
+    throw std::invalid_argument("cannot stream text with the decoder " + step.dump() + "; supported are " + kSupported);
   }
 }
 

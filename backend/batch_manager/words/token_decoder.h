@@ -8,11 +8,14 @@
 
 namespace inflight {
 
-// A tokenizer.json's `decoder`, as a map from a token to the bytes that it adds to a text. (The decoders of language
-// models are that, and one rule for the first token.)
+// A tokenizer.json's `decoder`, as a map from a token to the bytes that it adds to a text.
+//
+// The decoders of the `tokenizers` library turn a whole token sequence into a string, which loses what a stream needs:
+// where a character that is split over several tokens stops. The decoders of language models are such maps, and one
+// rule for the first token.
 class TokenDecoder {
  public:
-  // Throws std::invalid_argument naming a kind of decoder whose text is not the tokens' bytes one after another.
+  // Throws std::invalid_argument naming a kind of decoder whose text is not its tokens' bytes one after another.
   explicit TokenDecoder(const nlohmann::json& decoder);
 
   std::string decode(const std::string& token) const;

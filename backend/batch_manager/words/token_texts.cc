@@ -1,7 +1,9 @@
 #include "batch_manager/words/token_texts.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "batch_manager/words/token_decoder.h"
 #include "common/error.h"
@@ -13,7 +15,7 @@ using nlohmann::json;
 
 json read_tokenizer(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) throw_error(ErrorCode::kNotFound, file.string(), " cannot be read; stop words as texts need it");
+  if (!in) throw_error(ErrorCode::kNotFound, file.string(), " cannot be read");
   // The merges are most of the file, and of no use here.
   return json::parse(in, [](int depth, json::parse_event_t event, const json& parsed) {
     return !(depth == 2 && event == json::parse_event_t::key && parsed == "merges");
@@ -69,8 +71,14 @@ TokenTexts::TokenTexts(const std::filesystem::path& tokenizer_dir) {
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
-    throw_error(ErrorCode::kInvalidArgument, file.string(), " cannot be used for stop words as texts: ", e.what());
+    throw_error(ErrorCode::kInvalidArgument, file.string(), ": ", e.what());
   }
+}
+
+size_t TokenTexts::longest() const {
+  size_t longest = 0, begin = 0;
+  for (const size_t end : texts_.ends) longest = std::max(longest, end - std::exchange(begin, end));
+  return longest;
 }
 
 void TokenTexts::Table::add(std::string_view text) {

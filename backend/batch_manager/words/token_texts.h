@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -9,8 +10,7 @@
 
 namespace inflight {
 
-// The bytes that each token adds to a text, by the `decoder` of a tokenizer.json, as inflight/text/token_decoder.py
-// has them for the text that a client gets.
+// The bytes that each token adds to a text, by the `decoder` of a tokenizer.json.
 class TokenTexts {
  public:
   // Reads tokenizer_dir/tokenizer.json. Throws Error naming the file and what is wrong with it.
@@ -25,6 +25,7 @@ class TokenTexts {
   std::optional<std::string_view> first_text(int32_t token, bool skips_special_tokens) const {
     return find(first_texts_.empty() ? texts_ : first_texts_, token, skips_special_tokens);
   }
+  size_t longest() const;  // of all texts, in bytes
 
  private:
   enum class Kind : uint8_t { kNone, kText, kSpecial };

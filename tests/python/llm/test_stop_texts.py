@@ -17,6 +17,7 @@ from inflight import _native
 from inflight.llm import LLM, SamplingParams
 from inflight.text import TextStream, Tokenizer, cut
 from inflight.text.postprocessor import Postprocessor
+from inflight.text.spellings import spellings
 
 PROMPT = "The quick brown fox: 机器"
 LENGTH = 48
@@ -145,9 +146,7 @@ def test_beams_end_at_stop_texts(directory):
         text = tokenizer.decode(whole.beams[0].tokens)
         stop = text[len(text) // 2 :][:2]
         for include in (False, True):
-            (response,) = run(
-                manager, prompt, 24, stop_texts=[stop], include_stop_str_in_output=include, **options
-            )
+            (response,) = run(manager, prompt, 24, stop_texts=[stop], include_stop_str_in_output=include, **options)
             ended = [beam for beam in response.beams if beam.finish_reason == "stop_words"]
             assert ended
             for beam in response.beams:
@@ -171,3 +170,18 @@ def postprocessed(tokenizer, response):
         np.array([response.num_cut_bytes], np.int32),
     )
     return text.decode()
+
+
+def test_bad_words_are_banned_as_they_are_spelled_after_a_space_and_inside_of_a_word(llm, unstopped):
+    """Of a SentencePiece vocabulary, a word by itself is another token than the same letters inside of a word."""
+    for seed, tokens in enumerate(unstopped):
+        word = next(
+            text
+            for token in tokens[5:]
+            if (text := llm.tokenizer.decode([token]).strip()) and [token] in spellings(text, llm.tokenizer)
+        )
+        banned = spellings(word, llm.tokenizer)
+        (output,) = llm.generate(PROMPT, sampled(seed, bad_words=[word]))
+        generated = output.outputs[0].token_ids
+        windows = [generated[at : at + len(ids)] for ids in banned for at in range(len(generated))]
+        assert not any(ids in windows for ids in banned)
