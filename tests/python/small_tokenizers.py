@@ -48,7 +48,49 @@ def metaspace() -> FastTokenizer:
     return tokenizer
 
 
-KINDS = {"byte_level": byte_level, "sentencepiece": sentencepiece, "metaspace": metaspace}
+def llama2() -> FastTokenizer:
+    """Llama 2's own: BPE with byte tokens, and a decoder that drops the space that the normalizer puts first."""
+    tokenizer = sentencepiece()
+    words = [*tokenizer.get_vocab(), "▁yes", "yes", "no", "▁no", "▁{", '{"', '":', "▁▁▁", '"}', "▁true", "12", "▁12", "▁a"]
+    return _spelled_bpe(words, tokenizer)
+
+
+def gemma() -> FastTokenizer:
+    """As llama2, without a space that is put first and dropped."""
+    tokenizer = llama2()
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def t5() -> FastTokenizer:
+    """What T5 has: no byte tokens, and every ▁ of the first token is dropped."""
+    characters = [chr(code) for code in range(0x21, 0x7F)] + ["▁", "é", "猫", "🙂", "ü", "一", "\n", "\t"]
+    words = ["▁yes", "yes", "▁no", "▁▁", "▁{", '{"', '":', "▁12", "▁true", "▁a▁b", "▁\"", "false"]
+    vocabulary = [(token, -1.0) for token in ["<unk>", "</s>", *characters, *words]]
+    tokenizer = FastTokenizer(models.Unigram(vocabulary, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    return tokenizer
+
+
+def _spelled_bpe(tokens: list[str], like: FastTokenizer) -> FastTokenizer:
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = FastTokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer, tokenizer.decoder = like.normalizer, like.decoder
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+KINDS = {
+    "byte_level": byte_level,
+    "sentencepiece": sentencepiece,
+    "llama2": llama2,
+    "gemma": gemma,
+    "metaspace": metaspace,
+    "t5": t5,
+}
 
 
 def save(tokenizer: FastTokenizer, directory, **config):

@@ -2,7 +2,9 @@
 
 #include <xgrammar/compiler.h>
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "batch_manager/guided/guided_vocabulary.h"
 
@@ -12,7 +14,8 @@ class CompiledGuide {
  public:
   xgrammar::CompiledGrammar grammar;
   std::shared_ptr<const GuidedVocabulary> vocabulary;
-  bool is_json;
+  // [(vocab_size + 31) / 32], as TokenMasks has them: the tokens that a text may begin with.
+  std::vector<uint32_t> first_tokens = {};
 };
 
 }  // namespace inflight

@@ -4,13 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "batch_manager/guided/compile_budget.h"
+#include "batch_manager/guided/guide_budget.h"
+#include "batch_manager/guided/ebnf_text.h"
 #include "batch_manager/guided/guide_matcher.h"
-#include "batch_manager/guided/json_schema_check.h"
+#include "batch_manager/guided/json_schema_grammar.h"
+#include "batch_manager/guided/regex.h"
 #include "batch_manager/guided/xgrammar_logging.h"
 #include "common/available_cpus.h"
 #include "common/error.h"
-#include "common/rounding.h"
 
 namespace inflight {
 namespace {
@@ -43,22 +44,6 @@ template <class... Args>
   throw_error(ErrorCode::kInvalidArgument, args...);
 }
 
-// As a string literal of xgrammar's EBNF.
-std::string literal(const std::string& text) {
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string quoted = "\"";
-  for (const unsigned char byte : text) {
-    if (byte == 0) fail("the guide holds the character U+0000");
-    if (byte < 0x20 || byte == 0x7f) {
-      quoted += {'\\', 'u', '0', '0', kHex[byte >> 4], kHex[byte & 15]};
-    } else {
-      if (byte == '"' || byte == '\\') quoted += '\\';
-      quoted += static_cast<char>(byte);
-    }
-  }
-  return quoted + '"';
-}
-
 xgrammar::Grammar choice_grammar(const std::string& guide) {
   const json choices = json::parse(guide);
   if (!choices.is_array() || choices.empty() || !std::ranges::all_of(choices, &json::is_string)) {
@@ -67,20 +52,9 @@ xgrammar::Grammar choice_grammar(const std::string& guide) {
   std::string rule = "root ::= ";
   for (const json& choice : choices) {
     if (&choice != &choices.front()) rule += " | ";
-    rule += literal(choice.get_ref<const std::string&>());
+    rule += ebnf_literal(choice.get_ref<const std::string&>());
   }
   return xgrammar::Grammar::FromEBNF(rule);
-}
-
-json parse_schema(const std::string& guide) {
-  json schema = json::parse(guide);
-  if (!schema.is_object()) fail("the guide must be a JSON object");
-  return schema;
-}
-
-xgrammar::Grammar schema_grammar(const std::string& schema, bool allows_what_it_leaves_out) {
-  return xgrammar::Grammar::FromJSONSchema(schema, /*any_whitespace=*/true, std::nullopt, std::nullopt,
-                                           /*strict_mode=*/!allows_what_it_leaves_out, kMaxWhitespace);
 }
 
 xgrammar::Grammar grammar_of(const GuidedDecoding& guide) {
@@ -90,21 +64,14 @@ xgrammar::Grammar grammar_of(const GuidedDecoding& guide) {
   switch (guide.type) {
     case GuidedDecoding::Type::kJson:
       if (!guide.guide.empty()) fail("takes no guide");
-      return schema_grammar(R"({"type": "object"})", true);
-    case GuidedDecoding::Type::kJsonSchema:
-      check_json_schema(parse_schema(guide.guide));
-      return schema_grammar(guide.guide, false);
-    case GuidedDecoding::Type::kRegex: return xgrammar::Grammar::FromRegex(guide.guide);
+      return json_object_grammar(kMaxWhitespace);
+    case GuidedDecoding::Type::kJsonSchema: return json_schema_grammar(guide.guide, kMaxWhitespace);
+    case GuidedDecoding::Type::kRegex:
+      return xgrammar::Grammar::FromEBNF("root ::= " + to_ebnf(parse_regex(guide.guide), /*json_string=*/false));
     case GuidedDecoding::Type::kGrammar: return xgrammar::Grammar::FromEBNF(guide.guide);
     case GuidedDecoding::Type::kChoice: return choice_grammar(guide.guide);
   }
   fail("is no type of guide");
-}
-
-bool has_texts(const CompiledGuide& guide) {
-  GuideMatcher matcher(guide);
-  std::vector<uint32_t> words(divide_up(guide.vocabulary->size(), 32));
-  return matcher.is_complete() || matcher.fill(words);
 }
 
 std::shared_ptr<const CompiledGuide> compile_guide(const GuidedDecoding& guide,
@@ -113,13 +80,13 @@ std::shared_ptr<const CompiledGuide> compile_guide(const GuidedDecoding& guide,
     const XgrammarWarnings warnings;
     const xgrammar::Grammar grammar = grammar_of(guide);
     if (!warnings.messages().empty()) fail(warnings.messages().front());
-    const bool is_json = guide.type == GuidedDecoding::Type::kJson || guide.type == GuidedDecoding::Type::kJsonSchema;
     // The library's own cache, of rules that guides share, fails for some repetitions in patterns of JSON schemas. Its
     // threads would not end when the budget is spent.
     xgrammar::GrammarCompiler compiler(vocabulary->tokens, /*max_threads=*/1, /*cache_enabled=*/false);
-    auto compiled =
-        std::make_shared<const CompiledGuide>(CompiledGuide{compiler.CompileGrammar(grammar), vocabulary, is_json});
-    if (!has_texts(*compiled)) fail("no text of the model's tokens follows it");
+    auto compiled = std::make_shared<CompiledGuide>(CompiledGuide{compiler.CompileGrammar(grammar), vocabulary});
+    compiled->first_tokens = first_tokens(*compiled);
+    const bool has_texts = std::ranges::any_of(compiled->first_tokens, [](uint32_t word) { return word != 0; });
+    if (!has_texts && !GuideMatcher(*compiled).is_complete()) fail("no text of the model's tokens follows it");
     return compiled;
   } catch (const std::exception& e) {
     fail("guided_decoding: ", name(guide.type), ": ", e.what());

@@ -28,7 +28,11 @@ class GuideMatcher {
  private:
   const CompiledGuide& guide_;
   xgrammar::GrammarMatcher matcher_;
+  bool is_at_begin_ = true;
   const std::vector<uint32_t>* refused_ = nullptr;  // in the middle of a character; or null
 };
+
+// CompiledGuide::first_tokens of a guide that is otherwise complete; no bit is set if no text of the tokens follows it.
+std::vector<uint32_t> first_tokens(const CompiledGuide& guide);
 
 }  // namespace inflight

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "batch_manager/guided/guide_budget.h"
 #include "batch_manager/guided/guide_compiler.h"
 #include "batch_manager/guided/guide_matcher.h"
 #include "batch_manager/guided/guided_vocabulary.h"
@@ -92,6 +93,7 @@ void proceed(Slot& slot, std::optional<Course> next_course) {
   }
   if (!slot.matcher || slot.failure) return;
   try {
+    MaskBudget budget;
     accept_taken(slot);
     make_mask(slot);
     return;

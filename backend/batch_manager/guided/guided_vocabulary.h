@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <string>
 #include <vector>
 
 namespace inflight {
@@ -13,14 +14,15 @@ namespace inflight {
 // never part of a guided text. Neither are tokens that are not part of any UTF-8 text.
 struct GuidedVocabulary {
   xgrammar::TokenizerInfo tokens;
+  std::map<int32_t, std::string> first_texts;  // of tokens that add something else at a text's begin, maybe nothing
 
-  // What xgrammar allows and should not. Bit i % 32 of word i / 32 stands for token i, as in TokenMasks.
-  std::vector<uint32_t> controls;  // tabs and other control characters, except line ends: not in a string of JSON
-  std::map<char, std::vector<uint32_t>> not_after;  // a first byte of characters: their second byte is another
+  // What xgrammar allows and should not: after a first byte of characters, their second byte is another. Bit i % 32 of
+  // word i / 32 stands for token i, as in TokenMasks.
+  std::map<char, std::vector<uint32_t>> not_after;
 
   int32_t size() const { return tokens.GetVocabSize(); }
-  // What may not follow the token, or null.
-  const std::vector<uint32_t>* refused_after(int32_t token) const;
+  // What may not follow a text, or null.
+  const std::vector<uint32_t>* refused_after(const std::string& text) const;
 };
 
 // Reads tokenizer_dir/tokenizer.json. vocab_size: of the model.

@@ -22,31 +22,36 @@ FetchContent_Declare(xgrammar
   SOURCE_SUBDIR none)  # its CMakeLists.txt builds Python bindings, with warnings as errors
 FetchContent_MakeAvailable(xgrammar)
 
-# A compile can be ended between two token masks: compile_budget.h.
-set(XGRAMMAR_COMPILER ${CMAKE_CURRENT_BINARY_DIR}/xgrammar_grammar_compiler.cc)
-set(BEFORE_MASK "auto add_adaptive_token_mask = [&](const ParserState& state, bool is_root_rule) {")
-set(INCLUDES "#include \"support/thread_pool.h\"")
-file(READ ${xgrammar_SOURCE_DIR}/cpp/grammar_compiler.cc COMPILER_SOURCE)
-foreach(TEXT "${BEFORE_MASK}" "${INCLUDES}")
-  string(FIND "${COMPILER_SOURCE}" "${TEXT}" FOUND)
-  if(FOUND EQUAL -1)
-    message(FATAL_ERROR "xgrammar's grammar_compiler.cc has no line \"${TEXT}\": it is another version")
-  endif()
-endforeach()
-string(REPLACE "${INCLUDES}" "${INCLUDES}\nnamespace inflight {\nvoid continue_compile();\n}" COMPILER_SOURCE "${COMPILER_SOURCE}")
-string(REPLACE "${BEFORE_MASK}" "${BEFORE_MASK}\n    inflight::continue_compile();" COMPILER_SOURCE "${COMPILER_SOURCE}")
-file(WRITE ${XGRAMMAR_COMPILER}.new "${COMPILER_SOURCE}")
-configure_file(${XGRAMMAR_COMPILER}.new ${XGRAMMAR_COMPILER} COPYONLY)  # which stays as old as it is where nothing changed
+# The library's work can be ended: guide_budget.h. `sources` gets the copy of a file of xgrammar's where each of the
+# lines that follow is followed by a call of inflight::`call`(). It stays as old as it is if nothing changed.
+function(add_budget sources file call)
+  set(copy ${CMAKE_CURRENT_BINARY_DIR}/xgrammar_${file})
+  file(READ ${xgrammar_SOURCE_DIR}/cpp/${file} text)
+  foreach(line ${ARGN})
+    string(FIND "${text}" "${line}" found)
+    if(found EQUAL -1)
+      message(FATAL_ERROR "xgrammar's ${file} has no line \"${line}\": it is another version")
+    endif()
+    string(REPLACE "${line}" "${line}\ninflight::${call}();\n" text "${text}")
+  endforeach()
+  file(WRITE ${copy}.new "namespace inflight {\nvoid ${call}();\n}\n${text}")
+  configure_file(${copy}.new ${copy} COPYONLY)
+  set(${sources} ${${sources}} ${copy} PARENT_SCOPE)
+endfunction()
+add_budget(BUDGETED_SOURCES grammar_compiler.cc count_mask
+           "auto add_adaptive_token_mask = [&](const ParserState& state, bool is_root_rule) {")
+add_budget(BUDGETED_SOURCES earley_parser.cc count_parser_step "while (!tmp_process_state_queue_.empty()) {"
+           "for (const auto& [ref_id, parent_state] : parent_states_map) {")
 
 file(GLOB XGRAMMAR_SOURCES CONFIGURE_DEPENDS ${xgrammar_SOURCE_DIR}/cpp/*.cc ${xgrammar_SOURCE_DIR}/cpp/*/*.cc)
 list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/tvm_ffi/[^/]*$")  # of the Python bindings
-list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/grammar_compiler.cc$")
-list(APPEND XGRAMMAR_SOURCES ${XGRAMMAR_COMPILER} ${CMAKE_CURRENT_SOURCE_DIR}/xgrammar_logging.cc)
+list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/cpp/(grammar_compiler|earley_parser).cc$")
+list(APPEND XGRAMMAR_SOURCES ${BUDGETED_SOURCES} ${CMAKE_CURRENT_SOURCE_DIR}/xgrammar_logging.cc)
 add_library(xgrammar STATIC ${XGRAMMAR_SOURCES})
-target_include_directories(xgrammar SYSTEM PUBLIC ${xgrammar_SOURCE_DIR}/include
-                           ${xgrammar_SOURCE_DIR}/3rdparty/dlpack/include
-                           PRIVATE ${xgrammar_SOURCE_DIR}/3rdparty/picojson ${xgrammar_SOURCE_DIR}/cpp)
-target_compile_definitions(xgrammar PRIVATE XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0
+# Public: json_schema_grammar.cc makes grammars with the parts that xgrammar's own reader of schemas is made of.
+target_include_directories(xgrammar SYSTEM PUBLIC ${xgrammar_SOURCE_DIR}/include ${xgrammar_SOURCE_DIR}/cpp
+                           ${xgrammar_SOURCE_DIR}/3rdparty/dlpack/include ${xgrammar_SOURCE_DIR}/3rdparty/picojson)
+target_compile_definitions(xgrammar PUBLIC XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0
                            XGRAMMAR_LOG_CUSTOMIZE=1)
 target_compile_options(xgrammar PRIVATE -w -O2)
 target_link_libraries(xgrammar PUBLIC Threads::Threads)

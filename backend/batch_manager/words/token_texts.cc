@@ -61,6 +61,7 @@ TokenTexts::TokenTexts(const std::filesystem::path& tokenizer_dir) {
     const json tokenizer = read_tokenizer(file);
     const TokenDecoder decoder(tokenizer.value("decoder", json()));
     for (const Token& token : read_tokens(tokenizer)) {
+      if (token.is_known && !token.is_added) model_size_ = static_cast<int32_t>(kinds_.size()) + 1;
       kinds_.push_back(!token.is_known ? Kind::kNone : token.is_special ? Kind::kSpecial : Kind::kText);
       const std::string added = token.is_added ? decoder.decode_added(token.content) : "";
       texts_.add(token.is_added ? added : decoder.decode(token.content));

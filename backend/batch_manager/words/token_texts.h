@@ -26,6 +26,8 @@ class TokenTexts {
     return find(first_texts_.empty() ? texts_ : first_texts_, token, skips_special_tokens);
   }
   size_t longest() const;  // of all texts, in bytes
+  // One more than the largest id of the model's own tokens. Added tokens may be beyond, and have no embedding there.
+  int32_t model_size() const { return model_size_; }
 
  private:
   enum class Kind : uint8_t { kNone, kText, kSpecial };
@@ -41,6 +43,7 @@ class TokenTexts {
   std::optional<std::string_view> find(const Table& table, int32_t token, bool skips_special_tokens) const;
 
   std::vector<Kind> kinds_;
+  int32_t model_size_ = 0;
   Table texts_;
   Table first_texts_;  // empty: those of texts_
 };
