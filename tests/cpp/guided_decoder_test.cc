@@ -261,13 +261,12 @@ TEST(more_guides_than_may_wait_are_unavailable) {
   Gate gate;
   Fixture f(1, gate.hold());
   std::vector<std::shared_ptr<const RequestedGuide>> waiting;
-  CHECK_ERROR(
-      for (int i = 0; i < 100; ++i) waiting.push_back(f.decoder->compile(large_guide(i))), ErrorCode::kUnavailable,
-      "32 large guides wait to be compiled; try again later");
+  CHECK_ERROR(for (int i = 0; i < 100; ++i) waiting.push_back(f.decoder->compile(large_guide(i))),
+              ErrorCode::kUnavailable, "32 large guides wait to be compiled; try again later");
   f.compile(Type::kRegex, "[ab]{4}");
-  CHECK_ERROR(
-      for (int i = 0; i < 100; ++i) waiting.push_back(f.decoder->compile({Type::kRegex, "a{" + std::to_string(i) + "}"})),
-      ErrorCode::kUnavailable, "64 guides wait to be compiled; try again later");
+  CHECK_ERROR(for (int i = 0; i < 100; ++i)
+                  waiting.push_back(f.decoder->compile({Type::kRegex, "a{" + std::to_string(i) + "}"})),
+              ErrorCode::kUnavailable, "64 guides wait to be compiled; try again later");
   waiting.clear();
   waiting.push_back(f.decoder->compile(large_guide(0)));
   gate.open();

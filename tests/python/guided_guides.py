@@ -3,15 +3,64 @@
 import random
 from typing import Any
 
-LITERALS = ["a", "Z", "7", " ", "_", "-", "/", "é", "猫", "🙂", '"', r"\\", r"\n", r"\t", r"\.", r"\"", r"\x41", r"\u00e9"]
-CLASSES = ["[a-c]", "[^a-z]", "[^\"]", r"[\w.-]", r"[^\\]", r"[\"\\]", r"[^\x00-\x1f]", "[é-ü]", "[一-龥]", r"[\s\d]", r"[^\W_]"]
+LITERALS = [
+    "a",
+    "Z",
+    "7",
+    " ",
+    "_",
+    "-",
+    "/",
+    "é",
+    "猫",
+    "🙂",
+    '"',
+    r"\\",
+    r"\n",
+    r"\t",
+    r"\.",
+    r"\"",
+    r"\x41",
+    r"\u00e9",
+]
+CLASSES = [
+    "[a-c]",
+    "[^a-z]",
+    '[^"]',
+    r"[\w.-]",
+    r"[^\\]",
+    r"[\"\\]",
+    r"[^\x00-\x1f]",
+    "[é-ü]",
+    "[一-龥]",
+    r"[\s\d]",
+    r"[^\W_]",
+]
 ESCAPES = [".", r"\d", r"\D", r"\w", r"\W", r"\s", r"\S"]
 BOUNDED = ["?", "{2}", "{1,3}", "{0,2}", "??"]
 UNBOUNDED = ["*", "+", "{2,}", "*?", "+?"]
 NAMES = ["a", "b", "ab", "é", "e", "Name", "x y", 'q"', "back\\slash", "tab\t", "名字", "a/b", "a~b"]
 FORMATS = ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "uri-reference",
            "json-pointer", "relative-json-pointer", "no such format"]  # fmt: skip
-VALUES = ["red", 'say "hi"', "C:\\", "a\nb", "ключ", "", 0, -3, 7, 2.5, 1e-3, True, False, None, [], [1, "a"], {"k": None}]
+VALUES = [
+    "red",
+    'say "hi"',
+    "C:\\",
+    "a\nb",
+    "ключ",
+    "",
+    0,
+    -3,
+    7,
+    2.5,
+    1e-3,
+    True,
+    False,
+    None,
+    [],
+    [1, "a"],
+    {"k": None},
+]
 REFUSED = [  # keywords that no guide follows
     {"not": {"type": "null"}}, {"if": {}, "then": {}}, {"type": "array", "contains": {"type": "null"}},
     {"type": "array", "uniqueItems": True}, {"dependentRequired": {"a": ["b"]}}, {"type": "number", "multipleOf": 0.5},
@@ -46,7 +95,9 @@ class Guides:
 
     def schema(self) -> dict[str, Any]:
         names = self._random.sample(["node", "a/b", "a~b", "ü %"], 2)
-        self._references = ["#/$defs/" + name.replace("~", "~0").replace("/", "~1").replace(" ", "%20") for name in names]
+        self._references = [
+            "#/$defs/" + name.replace("~", "~0").replace("/", "~1").replace(" ", "%20") for name in names
+        ]
         schema = self._schema(3)
         if self._references_used(schema):
             schema["$defs"] = {name: self._leaf() for name in names}
@@ -99,7 +150,9 @@ class Guides:
             schema["format"] = self._random.choice(FORMATS)
         if self._random.random() < 0.3:
             low = self._random.randint(0, 4)
-            schema |= self._random.choice([{"minLength": low}, {"maxLength": low}, {"minLength": low, "maxLength": low + 5}])
+            schema |= self._random.choice(
+                [{"minLength": low}, {"maxLength": low}, {"minLength": low, "maxLength": low + 5}]
+            )
         return schema
 
     def _values(self) -> dict[str, Any]:
@@ -137,7 +190,15 @@ class Guides:
         if self._random.random() < 0.15:
             schema["patternProperties"] = {self.regex(1): self._leaf() for _ in range(self._random.randint(1, 2))}
         if self._random.random() < 0.1:
-            schema["propertyNames"] = self._random.choice([{"pattern": self.regex(1)}, {"enum": NAMES}, {"maxLength": 3}])
+            schema["propertyNames"] = self._random.choice(
+                [{"pattern": self.regex(1)}, {"enum": NAMES}, {"maxLength": 3}]
+            )
         low = self._random.randint(0, 2)
-        limits = [{}, {}, {"minProperties": low}, {"maxProperties": low + 1}, {"minProperties": low, "maxProperties": low + 1}]
+        limits = [
+            {},
+            {},
+            {"minProperties": low},
+            {"maxProperties": low + 1},
+            {"minProperties": low, "maxProperties": low + 1},
+        ]
         return schema | self._random.choice(limits)

@@ -51,7 +51,22 @@ def metaspace() -> FastTokenizer:
 def llama2() -> FastTokenizer:
     """Llama 2's own: BPE with byte tokens, and a decoder that drops the space that the normalizer puts first."""
     tokenizer = sentencepiece()
-    words = [*tokenizer.get_vocab(), "▁yes", "yes", "no", "▁no", "▁{", '{"', '":', "▁▁▁", '"}', "▁true", "12", "▁12", "▁a"]
+    words = [
+        *tokenizer.get_vocab(),
+        "▁yes",
+        "yes",
+        "no",
+        "▁no",
+        "▁{",
+        '{"',
+        '":',
+        "▁▁▁",
+        '"}',
+        "▁true",
+        "12",
+        "▁12",
+        "▁a",
+    ]
     return _spelled_bpe(words, tokenizer)
 
 
@@ -66,7 +81,7 @@ def gemma() -> FastTokenizer:
 def t5() -> FastTokenizer:
     """What T5 has: no byte tokens, and every ▁ of the first token is dropped."""
     characters = [chr(code) for code in range(0x21, 0x7F)] + ["▁", "é", "猫", "🙂", "ü", "一", "\n", "\t"]
-    words = ["▁yes", "yes", "▁no", "▁▁", "▁{", '{"', '":', "▁12", "▁true", "▁a▁b", "▁\"", "false"]
+    words = ["▁yes", "yes", "▁no", "▁▁", "▁{", '{"', '":', "▁12", "▁true", "▁a▁b", '▁"', "false"]
     vocabulary = [(token, -1.0) for token in ["<unk>", "</s>", *characters, *words]]
     tokenizer = FastTokenizer(models.Unigram(vocabulary, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -33,7 +33,8 @@ CompileBudget::CompileBudget(std::function<bool()> is_stopped)
 
 void CompileBudget::spend_mask() {
   if (++num_masks_ > kMaxMasks) {
-    throw_error(ErrorCode::kInvalidArgument, "the guide has more than ", kMaxMasks, " positions; ask for a shorter text");
+    throw_error(ErrorCode::kInvalidArgument, "the guide has more than ", kMaxMasks,
+                " positions; ask for a shorter text");
   }
   spend_steps(0);
 }
@@ -49,8 +50,9 @@ void CompileBudget::spend_steps(int32_t) {
 void MaskBudget::spend_steps(int32_t count) {
   num_steps_ += count;
   if (num_steps_ <= kMaxMaskSteps) return;
-  throw_error(ErrorCode::kInvalidArgument,
-              "guided_decoding: the text can follow the guide in too many ways; say more clearly where a repetition ends");
+  throw_error(
+      ErrorCode::kInvalidArgument,
+      "guided_decoding: the text can follow the guide in too many ways; say more clearly where a repetition ends");
 }
 
 void count_mask() {

@@ -22,8 +22,8 @@ class GuideBudget {
   GuideBudget();
 };
 
-// Of a compile. It ends with Error(kUnavailable) once is_stopped() (must not throw) is true, with Error(kInvalidArgument)
-// once it has taken too much of this thread's CPU time or made too many masks.
+// Of a compile. It ends with Error(kUnavailable) once is_stopped() (must not throw) is true, with
+// Error(kInvalidArgument) once it has taken too much of this thread's CPU time or made too many masks.
 class CompileBudget final : public GuideBudget {
  public:
   explicit CompileBudget(std::function<bool()> is_stopped);

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "batch_manager/guided/guide_budget.h"
 #include "batch_manager/guided/ebnf_text.h"
+#include "batch_manager/guided/guide_budget.h"
 #include "batch_manager/guided/guide_matcher.h"
 #include "batch_manager/guided/json_schema_grammar.h"
 #include "batch_manager/guided/regex.h"

@@ -24,7 +24,7 @@ class GuideCompiler {
  public:
   // on_compiled (may be empty) is called from a compiling thread when a guide is ready; it must not throw.
   GuideCompiler(GuidedVocabulary vocabulary, std::function<void()> on_compiled);
-  // Stops compiles that run. Guides that are not ready fail with Error(kUnavailable); on_compiled is not called for them.
+  // Stops compiles that run. Guides that are not ready fail with Error(kUnavailable), without a call of on_compiled.
   ~GuideCompiler();
 
   // As GuidedDecoder::compile.

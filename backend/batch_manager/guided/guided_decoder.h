@@ -29,7 +29,7 @@ class GuidedDecoder final : public TokenMasks {
   // Throws Error naming the file for a tokenizer that is missing, malformed, or larger than vocab_size.
   GuidedDecoder(const std::filesystem::path& tokenizer_dir, int32_t vocab_size, std::vector<int32_t> end_ids,
                 int32_t num_slots, std::function<void()> on_compiled = {});
-  // Stops compiles that run; guides that are not ready yet fail with Error(kUnavailable). No slot's mask may be awaited.
+  // Stops compiles that run; guides that are not ready fail with Error(kUnavailable). No slot may be waited for.
   ~GuidedDecoder() override;
 
   // Compiled on one of several threads, for as long as somebody holds what this returns; those used last are kept.

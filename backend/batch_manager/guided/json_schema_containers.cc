@@ -124,7 +124,8 @@ void JsonSchemaReader::read_patterns(const SchemaNode& node, ObjectSpec& spec) c
     for (const Names& other : names) {
       if (other.schema->value() == schema.value() || other.schema->value() == false) continue;
       if (may_overlap(other.whole, part)) {
-        schema.refuse("", "applies to names that other schemas of this object apply to as well, which is not supported");
+        schema.refuse("",
+                      "applies to names that other schemas of this object apply to as well, which is not supported");
       }
     }
   }

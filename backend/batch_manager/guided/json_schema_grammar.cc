@@ -16,13 +16,14 @@ namespace {
 
 constexpr int kMaxReferences = 200;  // each inside of the last one: they are followed by recursion
 
-// xgrammar's, with strings that are right: patterns are escaped for JSON, lengths count characters, no escape stands for
-// half of a surrogate pair, and no further property has the name of a listed one, however it is spelled.
+// xgrammar's, with strings that are right: patterns are escaped for JSON, lengths count characters, no escape stands
+// for half of a surrogate pair, and no further property has the name of a listed one, however it is spelled.
 class Converter final : public xgrammar::JSONSchemaConverter {
  public:
   Converter(const JsonSchemaReader& reader, int max_whitespace)
-      : JSONSchemaConverter(std::nullopt, std::nullopt, /*any_whitespace=*/true, max_whitespace,
-                            [&reader](const std::string& uri, const std::string&) { return reader.read_referenced(uri); }) {}
+      : JSONSchemaConverter(
+            std::nullopt, std::nullopt, /*any_whitespace=*/true, max_whitespace,
+            [&reader](const std::string& uri, const std::string&) { return reader.read_referenced(uri); }) {}
 
  private:
   using Elements = std::vector<CharacterClassElement>;
@@ -48,9 +49,8 @@ class Converter final : public xgrammar::JSONSchemaConverter {
       return Sequence({ByteString("\""), AddSubGrammar(body), ByteString("\"")});
     }
     if (spec.min_length == 0 && spec.max_length < 0) return JSONSchemaConverter::GenerateString(spec, rule_name);
-    const int32_t character =
-        Choice({plain_character({}), Sequence({ByteString("\\"), short_escape()})});
-    const int32_t body = Repeat(rule_name + "_characters", character, spec.min_length, spec.max_length);
+    // Without escapes, whose second character would not count: xgrammar is fast with repetitions of one class.
+    const int32_t body = Repeat(rule_name + "_characters", plain_character({}), spec.min_length, spec.max_length);
     return Sequence({ByteString("\""), body, ByteString("\"")});
   }
 
@@ -81,7 +81,8 @@ class Converter final : public xgrammar::JSONSchemaConverter {
     for (const auto& [character, child] : names.children) {
       taken.push_back({character, character});
       const Elements escaped = {{0, 0x1f}, {'"', '"'}, {'\\', '\\'}};
-      if (std::ranges::any_of(escaped, [&](const auto& e) { return e.lower <= character && character <= e.upper; })) continue;
+      if (std::ranges::any_of(escaped, [&](const auto& e) { return e.lower <= character && character <= e.upper; }))
+        continue;
       choices.push_back(Sequence({ByteString(to_utf8(character)), other_name(child)}));
     }
     choices.push_back(Sequence({plain_character(taken), RuleRef(kBasicStringSub)}));
@@ -124,8 +125,6 @@ xgrammar::Grammar json_schema_grammar(const std::string& schema, int max_whitesp
   return grammar_of(json, max_whitespace);
 }
 
-xgrammar::Grammar json_object_grammar(int max_whitespace) {
-  return grammar_of({{"type", "object"}}, max_whitespace);
-}
+xgrammar::Grammar json_object_grammar(int max_whitespace) { return grammar_of({{"type", "object"}}, max_whitespace); }
 
 }  // namespace inflight

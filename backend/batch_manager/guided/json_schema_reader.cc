@@ -17,8 +17,9 @@ constexpr double kMaxExact = 9007199254740992.0;  // 2^53: larger numbers may no
 // A schema has one of these, which then says all.
 const Keywords kExclusive = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"};
 
-const Keywords kNeverFollowed = {"not",          "if",          "then",          "else", "dependentRequired", "dependentSchemas",
-                                 "dependencies", "$dynamicRef", "$recursiveRef", "disallow", "extends", "divisibleBy"};
+const Keywords kNeverFollowed = {
+    "not",          "if",          "then",          "else",     "dependentRequired", "dependentSchemas",
+    "dependencies", "$dynamicRef", "$recursiveRef", "disallow", "extends",           "divisibleBy"};
 
 // Keywords that apply to values of one type only.
 struct TypeKeywords {
@@ -151,8 +152,9 @@ SchemaSpecPtr JsonSchemaReader::read_choice(const SchemaNode& node, const std::s
     for (size_t i = 0; i < nodes.size(); ++i) {
       for (size_t j = 0; j < i; ++j) {
         if (are_disjoint(root_, nodes[i], nodes[j])) continue;
-        node.refuse(keyword, "is supported where its schemas differ in `type`, in the values of `const` or `enum`, or in "
-                             "those of a required property; use anyOf");
+        node.refuse(keyword,
+                    "is supported where its schemas differ in `type`, in the values of `const` or `enum`, or in "
+                    "those of a required property; use anyOf");
       }
     }
   }

@@ -12,8 +12,8 @@ namespace inflight {
 // nothing: a keyword of the standard that the grammar would not follow is an Error(kInvalidArgument) that names it and
 // where it is (#/properties/age/not). What the standard does not define is an annotation, as it says.
 //
-// Strings: `pattern` is the EBNF of what stands between the quotes. Where a schema says nothing of further properties or
-// items, there are none, unless it says nothing of any or asks for more than it lists.
+// Strings: `pattern` is the EBNF of what stands between the quotes. Where a schema says nothing of further properties
+// or items, there are none, unless it says nothing of any or asks for more than it lists.
 class JsonSchemaReader {
  public:
   explicit JsonSchemaReader(const SchemaJson& root) : root_(root) {}  // which must live as long

@@ -57,8 +57,7 @@ void check_lengths(const SchemaNode& node, const xgrammar::StringSpec& spec, con
                    const Regex& regex) {
   const TextLength length = text_length(regex);
   const bool is_long_enough = length.min >= spec.min_length;
-  const bool is_short_enough =
-      spec.max_length < 0 || (length.max != Regex::kNoLimit && length.max <= spec.max_length);
+  const bool is_short_enough = spec.max_length < 0 || (length.max != Regex::kNoLimit && length.max <= spec.max_length);
   if (is_long_enough && is_short_enough) return;
   const std::string limit = is_long_enough ? "maxLength" : "minLength";
   node.refuse(limit, "is supported beside ", keyword, " where all that matches is within it; say it in the ", keyword);

@@ -38,18 +38,20 @@ std::string json_escape(int32_t character) {
   return text;
 }
 
-// With surrogates between those before and those after them, which tokens never spell (GuidedVocabulary): the automaton
-// of their bytes is smaller.
-std::vector<CodePointRange> simple_ranges(const CodePoints& characters) {
-  std::vector<CodePointRange> ranges;
-  for (const CodePointRange& range : characters.ranges()) {
-    if (range.first == 0xe000 && !ranges.empty() && ranges.back().last == 0xd7ff) {
-      ranges.back().last = range.last;
-    } else {
-      ranges.push_back(range);
-    }
+// The text of a class, with escapes as `escape` writes them. Where all characters beyond ASCII are in it, it says which
+// are not: the automaton of their bytes is smaller. That has surrogates, too, which tokens never spell
+// (GuidedVocabulary).
+template <class Escape>
+std::string class_text(const CodePoints& characters, const Escape& escape) {
+  static const CodePoints beyond_ascii = CodePoints{{0x80, 0x10ffff}} & CodePoints::all();
+  const bool has_all = (beyond_ascii & ~characters).empty();
+  std::string result = has_all ? "[^" + escape(0) : "[";
+  const CodePoints said = has_all ? ~characters : characters;
+  for (const CodePointRange& range : said.ranges()) {
+    result += escape(range.first);
+    if (range.last > range.first) result += "-" + escape(range.last);
   }
-  return ranges;
+  return result + "]";
 }
 
 std::string escaped(int32_t character) {
@@ -58,11 +60,8 @@ std::string escaped(int32_t character) {
   return text;
 }
 
-std::string repetition(const Regex& repeat) {
-  if (repeat.max == Regex::kNoLimit && repeat.min <= 1) return repeat.min == 0 ? "*" : "+";
-  if (repeat.min == 0 && repeat.max == 1) return "?";
-  const std::string max = repeat.max == Regex::kNoLimit ? "" : std::to_string(repeat.max);
-  return "{" + std::to_string(repeat.min) + "," + max + "}";
+std::string repetition(int32_t min, int32_t max) {
+  return "{" + std::to_string(min) + "," + (max == Regex::kNoLimit ? "" : std::to_string(max)) + "}";
 }
 
 // What stands for one of the characters in a JSON string: itself, or one of these after a text.
@@ -114,8 +113,11 @@ class AutomatonWriter {
  private:
   std::string repeat(const Regex& regex) const {
     const Regex& child = regex.children[0];
-    const std::string repeated = write(child);
-    return (child.kind == Kind::kCharacter ? repeated : "(" + repeated + ")") + repetition(regex);
+    const std::string once = child.kind == Kind::kCharacter ? write(child) : "(" + write(child) + ")";
+    // Neither ? nor {n,}, which xgrammar gets wrong where what is repeated can end in several places.
+    if (regex.max != Regex::kNoLimit) return once + repetition(regex.min, regex.max);
+    if (regex.min <= 1) return once + (regex.min == 0 ? "*" : "+");
+    return once + repetition(regex.min, regex.min) + once + "*";
   }
 
   std::string joined(const std::vector<Regex>& children, const char* separator) const {
@@ -139,29 +141,22 @@ class AutomatonWriter {
     return spellings.size() == 1 && spellings[0].before.empty() ? result : "(" + result + ")";
   }
 
-  static std::string character_class(const CodePoints& characters) {
-    std::string result = "[";
-    for (const CodePointRange& range : simple_ranges(characters)) {
-      result += escaped(range.first);
-      if (range.last > range.first) result += "-" + escaped(range.last);
-    }
-    return result + "]";
-  }
+  static std::string character_class(const CodePoints& characters) { return class_text(characters, escaped); }
 
   const bool json_string_;
 };
 
-constexpr int64_t kMaxAutomaton = 5000;    // character classes, once its repetitions are written out
-constexpr int32_t kMaxWrittenOut = 128;    // xgrammar writes out repetitions up to this,
-constexpr int32_t kMaxCount = 100'000;     // counts those up to this, and takes no more in an automaton
+constexpr int64_t kMaxAutomaton = 1000;  // characters, once its repetitions are written out
+constexpr int32_t kMaxWrittenOut = 128;  // xgrammar makes grammars of more repetitions
 
 int64_t automaton_size(const Regex& regex) {
   int64_t size = regex.kind == Kind::kCharacter ? 1 : 0;
   for (const Regex& child : regex.children) size += automaton_size(child);
-  if (regex.kind != Kind::kRepeat) return std::min(size, 2 * kMaxAutomaton);
-  const int32_t count = regex.max == Regex::kNoLimit ? std::max(regex.min, 1) : regex.max;
-  if (count > kMaxCount) return 2 * kMaxAutomaton;
-  return std::min(count > kMaxWrittenOut ? size : size * count, 2 * kMaxAutomaton);
+  if (regex.kind == Kind::kRepeat) {
+    const int32_t count = std::max(regex.min, regex.max);
+    size = count > kMaxWrittenOut ? 2 * kMaxAutomaton : size * std::max(count, 1);
+  }
+  return std::min(size, 2 * kMaxAutomaton);
 }
 
 bool repeats(const Regex& regex) {
@@ -182,12 +177,21 @@ class EbnfWriter {
       case Kind::kCharacter: return is_single(regex) ? ebnf_literal(text(regex)) : one_of(regex.characters);
       case Kind::kSequence: return sequence(regex.children);
       case Kind::kAlternatives: return alternatives(regex.children);
-      case Kind::kRepeat: return regex.max == 0 ? "\"\"" : "(" + write(regex.children[0]) + ")" + repetition(regex);
+      case Kind::kRepeat: return regex.max == 0 ? "\"\"" : repeat(regex);
     }
     return "";
   }
 
  private:
+  // xgrammar is fast with long repetitions of one character class: escapes, which take two characters, are left out.
+  std::string repeat(const Regex& regex) const {
+    const Regex& child = regex.children[0];
+    const CodePoints plain = child.characters & ~escaped_in_json();
+    const bool is_class = child.kind == Kind::kCharacter && !plain.empty();
+    return (is_class ? ebnf_class(json_string_ ? plain : child.characters) : "(" + write(child) + ")") +
+           repetition(regex.min, regex.max);
+  }
+
   std::string text(const Regex& single) const {
     const int32_t character = single.characters.ranges()[0].first;
     return json_string_ ? json_escape(character) : to_utf8(character);
@@ -271,12 +275,7 @@ std::string ebnf_class(const CodePoints& characters) {
     std::snprintf(text, sizeof text, "\\U%08x", static_cast<unsigned>(character));
     return std::string(text);
   };
-  std::string result = "[";
-  for (const CodePointRange& range : simple_ranges(characters)) {
-    result += escape(range.first);
-    if (range.last > range.first) result += "-" + escape(range.last);
-  }
-  return result + "]";
+  return class_text(characters, escape);
 }
 
 std::string to_ebnf(const Regex& regex, bool json_string) {

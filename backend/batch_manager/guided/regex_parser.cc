@@ -44,9 +44,7 @@ class RegexParser {
   }
 
   bool at_end() const { return position_ == text_.size(); }
-  int32_t peek(size_t ahead = 0) const {
-    return position_ + ahead < text_.size() ? text_[position_ + ahead] : -1;
-  }
+  int32_t peek(size_t ahead = 0) const { return position_ + ahead < text_.size() ? text_[position_ + ahead] : -1; }
   int32_t next() {
     if (at_end()) fail("the expression ends too early");
     return text_[position_++];
@@ -62,13 +60,19 @@ class RegexParser {
     do {
       result.children.push_back(sequence(depth));
     } while (take('|'));
-    if (result.children.size() > 1) return result;
-    return std::move(result.children.front());
+    if (result.children.size() == 1) return std::move(result.children.front());
+    if (!std::ranges::all_of(result.children, [](const Regex& child) { return child.kind == Kind::kCharacter; })) {
+      return result;
+    }
+    CodePoints characters;
+    for (const Regex& child : result.children) characters = characters | child.characters;
+    return one_of(std::move(characters));
   }
 
   Regex sequence(int depth) {
     Regex result;
     while (!at_end() && peek() != '|' && peek() != ')') result.children.push_back(quantified(depth));
+    if (result.children.size() == 1) return std::move(result.children.front());
     return result;
   }
 
@@ -86,7 +90,8 @@ class RegexParser {
       repeat.max = repeat.min;
       if (take(',')) repeat.max = peek() == '}' ? Regex::kNoLimit : count();
       if (!take('}')) fail("'}' is missing");
-      if (repeat.max != Regex::kNoLimit && repeat.max < repeat.min) fail("the lower bound is larger than the upper one");
+      if (repeat.max != Regex::kNoLimit && repeat.max < repeat.min)
+        fail("the lower bound is larger than the upper one");
     } else {
       return regex;
     }
@@ -120,7 +125,8 @@ class RegexParser {
       case '?':
       case '{':
         --position_;
-        fail("there is nothing to repeat; a '", to_utf8(character), "' that stands for itself is \\", to_utf8(character));
+        fail("there is nothing to repeat; a '", to_utf8(character), "' that stands for itself is \\",
+             to_utf8(character));
       case '\\':
         if (const auto characters = class_escape(peek())) {
           ++position_;
@@ -262,8 +268,8 @@ class RegexParser {
   static void check_anchors_of_sequence(const std::vector<Regex>& children, bool begins, bool ends) {
     const auto has_width = [](const Regex& child) { return child.kind != Kind::kBegin && child.kind != Kind::kEnd; };
     const auto first = std::ranges::find_if(children, has_width) - children.begin();
-    const auto last = std::ssize(children) - 1 -
-                      (std::find_if(children.rbegin(), children.rend(), has_width) - children.rbegin());
+    const auto last =
+        std::ssize(children) - 1 - (std::find_if(children.rbegin(), children.rend(), has_width) - children.rbegin());
     for (std::ptrdiff_t i = 0; i < std::ssize(children); ++i) {
       check_anchors(children[i], begins && i <= first, ends && i >= last);
     }

@@ -144,7 +144,8 @@ bool are_disjoint(const SchemaJson& root, const SchemaNode& first, const SchemaN
     if (values.empty()) return node.types();
     std::vector<std::string> types;
     for (const std::string_view type : kTypes) {
-      if (std::ranges::any_of(values, [&](const auto& value) { return is_of_type(value, type); })) types.emplace_back(type);
+      if (std::ranges::any_of(values, [&](const auto& value) { return is_of_type(value, type); }))
+        types.emplace_back(type);
     }
     return types;
   };

@@ -22,6 +22,8 @@ REGEXES = [  # and texts that some walk must have
     (r"[\w.-]{1,5}", [r".*-.*", r".*\..*"]),
     (r"\x41\u00e9\n\t\.", []),
     (r"a{2}b{0,1}c{3,}", [r"aabc+", r"aac+"]),
+    (r"5(x[0-9]{1,3})?\+", [r"5\+", r"5x..\+"]),
+    (r"(x[0-9]{1,2}|yz?){2,}\.", [r"x\d\dx.*", r"yyz.*"]),
 ]
 
 

@@ -27,7 +27,10 @@ def small_walker(make_walker, tmp_path_factory):
             {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}},
             "#/properties/a/uniqueItems is not supported",
         ),
-        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "contains": {}}}}, "#/$defs/a/contains is not supported"),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "contains": {}}}},
+            "#/$defs/a/contains is not supported",
+        ),
         ({"anyOf": [{"type": "integer"}], "minimum": 1}, "#/minimum is not supported beside anyOf"),
         ({"allOf": [{"minimum": 1}]}, "#/allOf/0/minimum needs a type beside it"),
         ({"allOf": [{"type": "integer"}, {"type": "number"}]}, "#/allOf of more than one schema is not supported"),
@@ -64,7 +67,10 @@ def small_walker(make_walker, tmp_path_factory):
             {"type": "object", "additionalProperties": True, "minProperties": 2},
             "#/minProperties is supported up to one more than the required properties",
         ),
-        ({"type": "object", "required": ["a"], "additionalProperties": False}, '#/required names "a", which must not be'),
+        (
+            {"type": "object", "required": ["a"], "additionalProperties": False},
+            '#/required names "a", which must not be',
+        ),
         ({"$ref": "other.json"}, "it must point into the schema"),
         ({"properties": {"a": {"$id": "x", "type": "null"}}}, "#/properties/a/$id is supported at the root only"),
         (False, "the guide must be a JSON object"),
