@@ -230,10 +230,21 @@ void StepRunner::take_tokens(const ScheduledChunk& chunk, std::span<const Sample
   if (!sequence.is_finished()) look_up_drafts(sequence, num_new);
 }
 
-// A guide that came to a dead end allows end ids alone, too; but then the text is not what was asked for.
+// Where the guide and the request's other options leave no token, the engine samples an end id; but then the text is
+// not what was asked for.
 void StepRunner::check_guide_end(Sequence& sequence) {
+  const int32_t min_length = sequence.request.sampling.min_length;
   try {
-    guided_decoder_->is_terminated(sequence.slot);
+    if (!guided_decoder_->may_end(sequence.slot)) {
+      throw_error(ErrorCode::kInvalidArgument,
+                  "guided_decoding: no token continues the text: bad words or the embedding bias forbid what the guide "
+                  "allows; change them or the guide");
+    }
+    if (sequence.num_generated() < min_length) {
+      throw_error(ErrorCode::kInvalidArgument, "guided_decoding: the text is complete after ", sequence.num_generated(),
+                  " tokens and cannot go on; min_length is ", min_length,
+                  ": lower it, or let the guide have longer texts");
+    }
   } catch (const Error& error) {
     sequence.state->error = error;
   }

@@ -134,6 +134,16 @@ TEST(a_request_may_have_end_ids_of_its_own) {
   CHECK((f.allowed() == Tokens{"a"}));
 }
 
+TEST(a_text_may_end_only_where_its_guide_is_complete) {
+  Fixture f;
+  f.start(Type::kRegex, "ab1?");
+  CHECK(!f.decoder->may_end(0));
+  f.accept("ab");
+  CHECK(f.decoder->may_end(0));
+  f.accept("1");
+  CHECK(f.decoder->may_end(0));
+}
+
 TEST(a_resumed_text_goes_on_where_it_was) {
   Fixture f;
   f.start(Type::kRegex, "abc1", {4, 5});
@@ -296,9 +306,9 @@ TEST(tokenizers_that_do_not_fit_are_refused) {
   };
   refused(ErrorCode::kNotFound, "tokenizer.json cannot be read");
   directory.write_tokenizer("{");
-  refused(ErrorCode::kInvalidArgument, "tokenizer.json is no tokenizer whose texts are known");
+  refused(ErrorCode::kInvalidArgument, "tokenizer.json: ");
   directory.write_tokenizer(R"({"decoder": {"type": "Fuse"}, "model": {"vocab": {"a": "b"}}})");
-  refused(ErrorCode::kInvalidArgument, "tokenizer.json is no tokenizer whose texts are known");
+  refused(ErrorCode::kInvalidArgument, "tokenizer.json: ");
   directory.write_tokenizer(R"({"decoder": {"type": "Fuse"}, "model": {"vocab": {"a": 40}}})");
   refused(ErrorCode::kInvalidArgument, "has token 40; the engine's vocabulary has 40 tokens");
   directory.write_tokenizer(R"({"decoder": {"type": "WordPiece", "prefix": "##"}, "model": {"vocab": {"a": 1}}})");

@@ -43,6 +43,7 @@ struct Slot {
   // A worker's until is_ready.
   std::atomic<bool> is_ready = true;
   bool is_terminated = false;
+  bool may_end = false;
   std::optional<Error> failure;
 };
 
@@ -65,6 +66,7 @@ void accept_taken(Slot& slot) {
 void make_mask(Slot& slot) {
   if (!slot.is_terminated) {
     const bool is_complete = slot.matcher->is_complete();
+    slot.may_end = is_complete;
     const bool continues = slot.matcher->fill(slot.words);
     if (!continues && !is_complete) {
       throw_error(ErrorCode::kInvalidArgument,
@@ -228,6 +230,8 @@ bool GuidedDecoder::is_terminated(int32_t slot) const {
   if (state.failure) throw *state.failure;
   return state.is_terminated;
 }
+
+bool GuidedDecoder::may_end(int32_t slot) const { return is_terminated(slot) || implementation_->slots[slot].may_end; }
 
 std::span<const uint32_t> GuidedDecoder::mask(int32_t slot) { return implementation_->wait(slot).words; }
 

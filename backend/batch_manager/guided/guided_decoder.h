@@ -37,8 +37,8 @@ class GuidedDecoder final : public TokenMasks {
   std::shared_ptr<const RequestedGuide> compile(const GuidedDecoding& guide);
 
   // Gives a slot to a sequence that follows `guide` and has generated these tokens already. Its text may end with one
-  // of `end_ids`, each in [0, vocab_size); empty: those of the constructor. Returns at once, as all but is_terminated()
-  // and mask() do.
+  // of `end_ids`, each in [0, vocab_size); empty: those of the constructor. Returns at once, as all but
+  // is_terminated(), may_end() and mask() do.
   void start(int32_t slot, std::shared_ptr<const CompiledGuide> guide, std::span<const int32_t> generated,
              std::span<const int32_t> end_ids = {});
 
@@ -53,6 +53,9 @@ class GuidedDecoder final : public TokenMasks {
   // Throws Error if the text cannot go on: kInvalidArgument for a guide that comes to a dead end, kInternal for an
   // accepted token that the mask did not allow. The slot's mask allows only end ids then.
   bool is_terminated(int32_t slot) const;
+
+  // Whether the slot's text may end here: it follows its guide as it is. As is_terminated().
+  bool may_end(int32_t slot) const;
 
   // Waits for the worker; never throws. Without end ids, the mask of a complete text allows nothing.
   std::span<const uint32_t> mask(int32_t slot) override;

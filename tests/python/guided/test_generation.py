@@ -104,13 +104,29 @@ def test_a_streamed_text_is_the_whole_text(llm):
     validate(json.loads(streamed), PERSON)
 
 
-@pytest.mark.parametrize("options", [{"ignore_eos": True}, {"stop_token_ids": [1]}, {"min_tokens": 60}])
+@pytest.mark.parametrize("options", [{"ignore_eos": True}, {"stop_token_ids": [1]}])
 def test_a_complete_text_ends_whatever_else_is_asked_for(llm, options):
     structure = StructuredOutputsParams(choice=["one", "two"])
     params = SamplingParams(max_tokens=100, seed=0, structured_outputs=structure, **options)
     (output,) = llm.generate("Which? ", params)
     assert output.outputs[0].text in ("one", "two")
     assert output.outputs[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "guide, options, message",
+    [
+        ({"regex": "abc"}, {"bad_words": ["a", "ab", "abc", "b", "bc", "c"]}, "no token continues the text"),
+        ({"regex": "a[0-9]"}, {"bad_words": list("0123456789")}, "no token continues the text"),
+        ({"choice": ["one", "two"]}, {"min_tokens": 60}, "the text is complete after [0-9]+ tokens"),
+    ],
+)
+def test_a_text_that_other_options_bring_to_a_dead_end_is_an_error(llm, guide, options, message):
+    structure = StructuredOutputsParams(**guide)
+    with pytest.raises(InflightError, match=message):
+        llm.generate("Which? ", SamplingParams(max_tokens=100, seed=0, structured_outputs=structure, **options))
+    (output,) = llm.generate("The river", guided(choice=["ok"]))
+    assert output.outputs[0].text == "ok"
 
 
 def test_max_tokens_cut_a_text_off(llm):
