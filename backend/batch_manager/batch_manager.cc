@@ -267,10 +267,10 @@ struct BatchManager::Implementation {
     if (cancelled.count(state.id) != 0 || (request.is_cancelled && request.is_cancelled())) {
       state.is_cancelled = true;
     } else if (request.deadline && now >= *request.deadline && !state.is_ended()) {
-      state.error = Error(ErrorCode::kUnavailable,
-                          concat("the request timed out after ", between(state.submitted, now).count() / 1000, " ms, ",
-                                 num_generated, " of at most ", request.max_new_tokens,
-                                 " tokens generated; allow it more time or ask for less"));
+      state.error = Error(
+          ErrorCode::kUnavailable,
+          concat("the request timed out after ", between(state.submitted, now).count() / 1000, " ms, ", num_generated,
+                 " of at most ", request.max_new_tokens, " tokens generated; allow it more time or ask for less"));
     }
     return state.is_ended();
   }

@@ -13,22 +13,23 @@ namespace inflight {
 
 enum class SchedulerPolicy {
   kGuaranteedNoEvict,  // a sequence starts when its whole length can be reserved in the KV cache, and never pauses
-  kMaxUtilization,     // it starts when its next chunk fits; the latest is paused when the cache is full, computed anew later
-  kStaticBatch,        // as kGuaranteedNoEvict, but a batch starts together, when the one before it has ended; further
-                       // sequences of its requests join it when the prompt is computed
+  kMaxUtilization,  // it starts when its next chunk fits; the latest is paused when the cache is full, computed anew
+                    // later
+  kStaticBatch,  // as kGuaranteedNoEvict, but a batch starts together, when the one before it has ended; further
+                 // sequences of its requests join it when the prompt is computed
 };
 
 // Drafts for speculative decoding, looked up in the sequence's own text: what followed the last time that its latest
 // tokens occurred (arXiv:2304.04487).
 struct PromptLookupOptions {
   int32_t max_draft_tokens = 0;  // 0: no drafts
-  int32_t max_ngram = 3;         // the longest of the sequence's last tokens that are looked up; at most 64
+  int32_t max_ngram = 3;  // the longest of the sequence's last tokens that are looked up; at most 64
 };
 
 // Drafts from a smaller model of the same vocabulary, which runs before each step.
 struct DraftModelOptions {
   std::shared_ptr<Engine> engine;  // null: none
-  int32_t num_draft_tokens = 4;    // in a step, of each sequence
+  int32_t num_draft_tokens = 4;  // in a step, of each sequence
 };
 
 // Of the stop words of a request, and of its bad words: more are refused.

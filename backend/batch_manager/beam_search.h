@@ -43,8 +43,7 @@ class BeamSearch {
   // What each running beam must return in a step: 2 * beam_width, or more where more tokens than beam_width can end a
   // beam, so that beam_width beams can go on whichever end. (Almost any token can end a stop text: where more than
   // beam_width do, fewer beams may go on.)
-  static int32_t num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids,
-                                const WordList& stop_words);
+  static int32_t num_candidates(int32_t beam_width, const std::vector<int32_t>& end_ids, const WordList& stop_words);
   int32_t num_candidates() const { return num_candidates_; }
 
   // 1 before the first advance(), then beam_width, or fewer where masks allow fewer tokens; 0 when finished.

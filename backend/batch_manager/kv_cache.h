@@ -90,7 +90,8 @@ class KvCache {
   // The copies that the calls since the last take_copies() ask for, in order: hand them to Engine::copy_blocks before
   // the next step. Valid until the next call.
   std::span<const BlockCopy> take_copies() { return pool_.take_copies(); }
-  // The last taken copies failed: nobody will share what they should have filled. Lists that hold such a block are lost.
+  // The last taken copies failed: nobody will share what they should have filled. Lists that hold such a block are
+  // lost.
   void forget(std::span<const BlockCopy> copies);
 
  private:

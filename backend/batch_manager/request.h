@@ -73,21 +73,21 @@ struct GuidedDecoding {
 // Texts that end the generation, wherever tokens begin and end.
 struct StopTexts {
   std::vector<std::string> texts;   // UTF-8, none of them empty
-  bool include_in_output = true;    // whether the text ends after the stop text or before it; the tokens end after it
+  bool include_in_output = true;  // whether the text ends after the stop text or before it; the tokens end after it
   bool skip_special_tokens = true;  // as whoever turns the tokens into text does
-  bool follows_prompt = false;      // the text goes on with the prompt's
-  int32_t min_tokens = 0;           // none is looked for in the text of so many tokens
+  bool follows_prompt = false;  // the text goes on with the prompt's
+  int32_t min_tokens = 0;  // none is looked for in the text of so many tokens
 };
 
 // One prompt and how to continue it. Everything is checked by BatchManager::submit.
 struct Request {
   std::vector<int32_t> input_ids;  // 1 .. max_seq_len - 1 tokens, each in [0, vocab_size)
-  int32_t max_new_tokens = 0;      // > 0; input_ids + max_new_tokens <= max_seq_len
-  SamplingConfig sampling;         // empty end_ids → the engine's own; {-1} → none; its bad words: those below
-  WordList stop_words;             // token sequences that end the generation
+  int32_t max_new_tokens = 0;  // > 0; input_ids + max_new_tokens <= max_seq_len
+  SamplingConfig sampling;  // empty end_ids → the engine's own; {-1} → none; its bad words: those below
+  WordList stop_words;  // token sequences that end the generation
   StopTexts stop_texts;
-  WordList bad_words;              // token sequences that must never be completed
-  bool streaming = false;          // false: one response for each sequence with all tokens, at its end
+  WordList bad_words;  // token sequences that must never be completed
+  bool streaming = false;  // false: one response for each sequence with all tokens, at its end
 
   // Sequences with seeds random_seed, random_seed + 1 …; with beam search, the best of its beams.
   int32_t num_return_sequences = 1;
@@ -96,7 +96,8 @@ struct Request {
   float priority = 0.5f;  // 0 .. 1; a larger one is scheduled earlier, but overtakes no one for ever
   std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kUnavailable
   std::vector<int32_t> draft_tokens;  // a guess at the first generated tokens, verified in one step
-  // In a step, of those that the draft model or prompt lookup propose; none: as many as the batch manager's options say.
+  // In a step, of those that the draft model or prompt lookup propose; none: as many as the batch manager's options
+  // say.
   std::optional<int32_t> num_draft_tokens;
   std::optional<GuidedDecoding> guided_decoding;
   bool return_context_logits = false;  // the prompt is then computed anew: no KV-cache reuse
@@ -115,7 +116,7 @@ struct Request {
 
 // What ended a sequence.
 struct StopMatch {
-  int32_t text = -1;          // index of the stop text; -1: a sequence of tokens
+  int32_t text = -1;  // index of the stop text; -1: a sequence of tokens
   int32_t num_cut_bytes = 0;  // at the end of the text of all its tokens: what comes after the stop text, and the stop
                               // text itself, if it is left out
 };
@@ -124,7 +125,7 @@ struct StopMatch {
 struct Beam {
   std::vector<int32_t> tokens;  // generated; without the end id
   std::vector<float> log_probs;  // parallel to tokens
-  float cum_log_prob = 0.0f;    // over the end id as well
+  float cum_log_prob = 0.0f;  // over the end id as well
   FinishReason finish_reason = FinishReason::kNone;
   StopMatch stop;  // with kStopWords
 };
@@ -135,16 +136,17 @@ struct Response {
   int32_t sequence_index = 0;  // < num_return_sequences; 0 with beam search
   std::vector<int32_t> tokens;
   std::vector<float> log_probs;  // parallel to tokens, when asked for
-  std::vector<int32_t> ranks;    // parallel to tokens, with SamplingConfig::num_top_log_probs
+  std::vector<int32_t> ranks;  // parallel to tokens, with SamplingConfig::num_top_log_probs
   std::vector<TokenLogProb> top_log_probs;  // [tokens, num_top_log_probs], best first
-  float cum_log_prob = 0.0f;     // over all generated tokens up to here
-  std::vector<Beam> beams;       // with beam search, instead of the above: num_return_sequences, best first
+  float cum_log_prob = 0.0f;  // over all generated tokens up to here
+  std::vector<Beam> beams;  // with beam search, instead of the above: num_return_sequences, best first
   // Up to kPrecedingTokens generated tokens before `tokens`: what a stateless detokenizer needs to go
   // on in the middle of a word or a character. Empty in the first response.
   std::vector<int32_t> preceding_tokens;
   // Shared: every sequence of a request has the same prompt.
-  std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], in the first response, when asked for
-  std::vector<float> generation_logits;                      // [tokens, vocab_size], when asked for; not with beam search
+  std::shared_ptr<const std::vector<float>>
+      context_logits;  // [prompt, vocab_size], in the first response, when asked for
+  std::vector<float> generation_logits;  // [tokens, vocab_size], when asked for; not with beam search
   std::shared_ptr<const void> logits_memory;  // the request's share of the budget: kept as long as the logits are
   // Of this sequence up to here: blocks in its list, those of them taken from the cache's reuse, and the others.
   int32_t kv_cache_alloc_total_blocks = 0;

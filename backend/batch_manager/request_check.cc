@@ -101,10 +101,11 @@ void check_blocks(const Request& request, const EngineInfo& info, const KvCache&
   const int64_t beams = request.beam_search.beam_width;
   const int64_t needed = sequence + (beams - 1) * (sequence - shared);
   if (needed > info.num_blocks) {
-    invalid("input_ids has ", prompt, " tokens, request_output_len (max_tokens) is ", request.max_new_tokens,
-            beams > 1 ? concat(" and beam_width is ", beams) : "", ": they take ", needed,
-            " blocks of the KV cache, and it has ", info.num_blocks, " of ", info.tokens_per_block,
-            " tokens: ask for less, or give the KV cache more memory (max_tokens_in_paged_kv_cache, --kv-cache-memory)");
+    invalid(
+        "input_ids has ", prompt, " tokens, request_output_len (max_tokens) is ", request.max_new_tokens,
+        beams > 1 ? concat(" and beam_width is ", beams) : "", ": they take ", needed,
+        " blocks of the KV cache, and it has ", info.num_blocks, " of ", info.tokens_per_block,
+        " tokens: ask for less, or give the KV cache more memory (max_tokens_in_paged_kv_cache, --kv-cache-memory)");
   }
 }
 
@@ -228,7 +229,8 @@ void check_drafts(const Request& request, const EngineInfo& info, const BatchMan
   const int64_t prompt = options.enable_chunked_context ? 1 : request.input_ids.size();
   if (drafts + prompt > info.max_num_tokens) {
     invalid("draft_input_ids has ", drafts, " tokens; a step of this engine takes max_num_tokens ", info.max_num_tokens,
-            ", and so at most ", info.max_num_tokens - prompt, " drafts: send fewer, or rebuild with a larger "
+            ", and so at most ", info.max_num_tokens - prompt,
+            " drafts: send fewer, or rebuild with a larger "
             "--max-num-tokens");
   }
 }
@@ -272,12 +274,13 @@ void check_request(const Request& request, const EngineInfo& info, const BatchMa
   check_retention(request.retention, static_cast<int64_t>(request.input_ids.size()));
   check_range("priority", request.priority, request.priority >= 0 && request.priority <= 1, "in 0 to 1");
   if (!request.prompt_extra_ids.empty() && request.prompt_extra_ids.size() != request.input_ids.size()) {
-    invalid("prompt_table_extra_ids has ", request.prompt_extra_ids.size(), " values; it must have one for each of the ",
-            request.input_ids.size(), " input_ids");
+    invalid("prompt_table_extra_ids has ", request.prompt_extra_ids.size(),
+            " values; it must have one for each of the ", request.input_ids.size(), " input_ids");
   }
   if (request.guided_decoding && options.tokenizer_dir.empty()) {
-    throw_error(ErrorCode::kUnsupported,
-                "guided_decoding needs the model's tokenizer, which was not given to this batch manager (tokenizer_dir)");
+    throw_error(
+        ErrorCode::kUnsupported,
+        "guided_decoding needs the model's tokenizer, which was not given to this batch manager (tokenizer_dir)");
   }
 }
 

@@ -47,7 +47,7 @@ struct RequestState {
   bool is_cancelled = false;   // likewise
   int32_t num_unfinished;      // sequences
   const Sequence* computing_prompt = nullptr;  // of several sequences: the running one that the others wait for
-  const Sequence* computed_prompt = nullptr;   // of several sequences: a running one whose blocks hold the whole prompt
+  const Sequence* computed_prompt = nullptr;  // of several sequences: a running one whose blocks hold the whole prompt
 
   std::optional<Clock::time_point> first_step;
   std::optional<Clock::time_point> first_token;

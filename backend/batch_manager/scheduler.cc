@@ -81,8 +81,8 @@ void Scheduler::schedule_generation() {
 }
 
 // The sequence at `index` gets its block, if need be by pausing those of the last rank, so that the first in rank goes
-// on: alone, or beside beam searches, which have all that they need, any sequence fits in the end. False if it was paused
-// itself; `index` is then the one before.
+// on: alone, or beside beam searches, which have all that they need, any sequence fits in the end. False if it was
+// paused itself; `index` is then the one before.
 bool Scheduler::make_room(size_t& index) {
   Sequence& sequence = *running_[index];
   if (sequence.is_beam_search()) {
@@ -243,8 +243,7 @@ bool Scheduler::start(Sequence& sequence) {
 
   sequence.blocks.block_ids.reserve(kv_cache_.blocks_for(sequence.max_cached_tokens()));
   const Sequence* sibling = is_resumed ? nullptr : state.computed_prompt;
-  if (sibling != nullptr &&
-      kv_cache_.fork(sibling->blocks, sequence.prompt_length - 1, sequence.blocks, num_blocks)) {
+  if (sibling != nullptr && kv_cache_.fork(sibling->blocks, sequence.prompt_length - 1, sequence.blocks, num_blocks)) {
     sequence.num_cached = sequence.prompt_length - 1;
   } else if (sibling != nullptr && info_.attention_window == 0) {
     return false;

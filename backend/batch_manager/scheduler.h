@@ -58,7 +58,8 @@ class Scheduler {
   }
 
   // Moves the sequences for which is_finished() holds to the end of finished(), and frees their slots and blocks; and
-  // the requests that have ended before all of their sequences were made to the end of ended(). The caller empties both.
+  // the requests that have ended before all of their sequences were made to the end of ended(). The caller empties
+  // both.
   void collect_finished();
   std::vector<std::unique_ptr<Sequence>>& finished() { return finished_; }
   std::vector<std::shared_ptr<RequestState>>& ended() { return ended_; }
@@ -124,9 +125,9 @@ class Scheduler {
   const bool enable_kv_cache_reuse_;
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
-  // Who waits: requests by rank, those of which some sequences are made, and sequences by rank, which are paused or have
-  // tried to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart from
-  // those that need none.
+  // Who waits: requests by rank, those of which some sequences are made, and sequences by rank, which are paused or
+  // have tried to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart
+  // from those that need none.
   RequestQueue queue_;
   RequestQueue logits_queue_;
   LogitsBudget logits_budget_;

@@ -72,18 +72,18 @@ struct Sequence {
   float cum_log_prob = 0.0f;     // of the tokens that were sent
   std::vector<int32_t> ranks;               // of the generated tokens, when asked for
   std::vector<TokenLogProb> top_log_probs;  // [generated, num_top_log_probs], best first
-  std::vector<float> context_logits;     // [num_cached, vocab_size] of a prompt that is being computed, when asked for
+  std::vector<float> context_logits;  // [num_cached, vocab_size] of a prompt that is being computed, when asked for
   std::vector<float> generation_logits;  // [unsent tokens, vocab_size], when asked for
-  int32_t num_sent = 0;                  // generated tokens that were handed to the delivery thread
-  std::vector<int32_t> drafts;           // for the next step
+  int32_t num_sent = 0;  // generated tokens that were handed to the delivery thread
+  std::vector<int32_t> drafts;  // for the next step
   std::optional<PromptLookup> prompt_lookup;
   StopProgress stop_progress;
-  StopMatch stop;                 // with FinishReason::kStopWords
+  StopMatch stop;  // with FinishReason::kStopWords
   std::deque<int64_t> held_back;  // of the last generated tokens, for stop texts: where in the text each ends
 
-  int32_t slot = -1;           // of the engine, while running
+  int32_t slot = -1;  // of the engine, while running
   bool is_configured = false;  // the engine knows what the slot is for
-  int32_t num_cached = 0;      // tokens whose keys and values are in `blocks`; of each beam
+  int32_t num_cached = 0;  // tokens whose keys and values are in `blocks`; of each beam
   BlockList blocks;
   bool is_onboarding = false;  // blocks are on their way from the host tier
   std::optional<CopyHandle> onboarding;  // once their copies are submitted

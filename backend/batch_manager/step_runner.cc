@@ -294,8 +294,8 @@ void StepRunner::take_candidates(Sequence& sequence, std::span<const SampledToke
 // The rows of one slice.
 std::span<const float> StepRunner::next_logits(const SequenceSlice& slice, size_t num_sampled) {
   const bool returns_sampled = slice.returned_logits == ReturnedLogits::kSampled;
-  const size_t rows = returns_sampled ? std::min<size_t>(num_sampled, num_returned_logits(slice))
-                                      : num_returned_logits(slice);
+  const size_t rows =
+      returns_sampled ? std::min<size_t>(num_sampled, num_returned_logits(slice)) : num_returned_logits(slice);
   const size_t count = rows * engine_.info().vocab_size;
   if (next_logit_ + count > output_.logits.size()) {
     throw_error(ErrorCode::kInternal, "the engine returned ", output_.logits.size(), " logits, too few");

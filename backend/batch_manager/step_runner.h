@@ -26,8 +26,8 @@ class StepRunner {
   StepRunner(Engine& engine, Scheduler& scheduler, GuidedDecoder* guided_decoder,
              const PromptLookupOptions& prompt_lookup);
 
-  // Starts the block copies that scheduling asked for; sequences that wait for one note its handle. Copies that fail end
-  // the sequences that need them.
+  // Starts the block copies that scheduling asked for; sequences that wait for one note its handle. Copies that fail
+  // end the sequences that need them.
   void start_copies();
   // Runs one step. A step that fails sets the error of every sequence in it.
   void run(const std::vector<ScheduledChunk>& chunks);

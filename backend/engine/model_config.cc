@@ -222,8 +222,8 @@ BuildConfig parse_build(const Fields& fields) {
   build.logits_bytes = fields.integer("logits_bytes", 0, INT64_MAX);
   build.has_bfloat16_kv_cache = fields.choice("kv_cache_dtype", {"float32", "bfloat16"}) == "bfloat16";
   if (build.has_bfloat16_kv_cache && build.tokens_per_block == 1) {
-    fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block", "is 1; with a kv_cache_dtype of bfloat16, which stores ",
-                "tokens in pairs, it must be at least 2");
+    fields.fail(ErrorCode::kInvalidArgument, "tokens_per_block",
+                "is 1; with a kv_cache_dtype of bfloat16, which stores ", "tokens in pairs, it must be at least 2");
   }
   build.max_beam_width = fields.integer("max_beam_width", 1);
   if (build.max_beam_width > build.max_batch_size) {

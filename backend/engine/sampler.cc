@@ -126,10 +126,9 @@ SampledToken Sampler::sample(int32_t slot_index, std::span<const float> logits, 
     scores = row;
   }
   const DrawSettings settings = {config.top_k, slot.top_p, config.min_p, config.temperature};
-  int32_t token =
-      is_greedy(settings)
-          ? argmax(scores)
-          : draw(scores, settings, uniform(config.random_seed, static_cast<uint64_t>(slot.num_generated)));
+  int32_t token = is_greedy(settings)
+                      ? argmax(scores)
+                      : draw(scores, settings, uniform(config.random_seed, static_cast<uint64_t>(slot.num_generated)));
   if (token == kNoToken) token = config.end_ids.empty() ? 0 : config.end_ids.front();
   remember(slot, token);
   SampledToken sampled = {slot_index, token, 0.0f};
@@ -182,8 +181,8 @@ void Sampler::remember(Slot& slot, int32_t token) const {
   const SamplingConfig& config = slot.config;
   ++slot.num_generated;
   if (config.top_p > 0.0f) {
-    slot.top_p = token == config.top_p_reset_id ? config.top_p
-                                                : std::max(config.top_p_min, slot.top_p * config.top_p_decay);
+    slot.top_p =
+        token == config.top_p_reset_id ? config.top_p : std::max(config.top_p_min, slot.top_p * config.top_p_decay);
   }
   if (has_penalties(config) && token >= 0 && token < vocab_size_) {
     auto place = std::ranges::lower_bound(slot.seen, token, {}, &SeenToken::token);

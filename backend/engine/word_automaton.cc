@@ -15,9 +15,8 @@ struct Range {
 std::vector<int32_t> sorted_indices(const WordList& words) {
   std::vector<int32_t> indices(words.size());
   std::iota(indices.begin(), indices.end(), 0);
-  std::ranges::sort(indices, [&](int32_t a, int32_t b) {
-    return std::ranges::lexicographical_compare(words[a], words[b]);
-  });
+  std::ranges::sort(indices,
+                    [&](int32_t a, int32_t b) { return std::ranges::lexicographical_compare(words[a], words[b]); });
   return indices;
 }
 
@@ -50,8 +49,7 @@ WordAutomaton::State WordAutomaton::find_child(State state, int32_t symbol) cons
   const auto children = std::span(states_).subspan(states_[state].first_child,
                                                    states_[state + 1].first_child - states_[state].first_child);
   const auto child = std::ranges::lower_bound(children, symbol, {}, &Node::symbol);
-  return child == children.end() || child->symbol != symbol ? kNone
-                                                            : static_cast<State>(&*child - states_.data());
+  return child == children.end() || child->symbol != symbol ? kNone : static_cast<State>(&*child - states_.data());
 }
 
 }  // namespace inflight

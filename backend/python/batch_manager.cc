@@ -109,11 +109,10 @@ class PyBatchManager {
     if (!PyCallable_Check(callback.ptr())) refuse("callback", callback, "callable with a request's id and a Response");
     auto shared_callback = share(std::move(callback));
     nb::gil_scoped_release release;
-    return manager->submit(std::move(request), [callback = std::move(shared_callback),
-                                                vocab_size = manager->engine_info().vocab_size](
-                                                   RequestId id, const Response& response) {
-      deliver(*callback, id, response, vocab_size);
-    });
+    return manager->submit(
+        std::move(request),
+        [callback = std::move(shared_callback), vocab_size = manager->engine_info().vocab_size](
+            RequestId id, const Response& response) { deliver(*callback, id, response, vocab_size); });
   }
 
   void cancel(RequestId id) {
@@ -184,8 +183,8 @@ enable_kv_cache_reuse, tokenizer_dir, prompt_lookup_max_draft_tokens and prompt_
 model that proposes num_draft_tokens (4) in each step; and history: of how many iterations and ended requests
 statistics are kept (1000). Raises InflightError.)")
       .def(nb::init<nb::handle, const nb::kwargs&>(), "engine_dir"_a.none(), "options"_a)
-      .def("submit", &PyBatchManager::submit, "input_ids"_a.none(), "max_new_tokens"_a.none(),
-           "callback"_a.none(), "options"_a,
+      .def("submit", &PyBatchManager::submit, "input_ids"_a.none(), "max_new_tokens"_a.none(), "callback"_a.none(),
+           "options"_a,
            R"(Queues a request and returns its id; or raises InflightError, and then never calls back.
 
 callback(id, Response) is called from the delivery thread: once a sequence without streaming, else as tokens come;
@@ -211,7 +210,8 @@ retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")
       .def_prop_ro("info", &PyBatchManager::info, "What the engine was built for.")
       .def("close", &PyBatchManager::close,
            "Ends all requests with an error and frees the engine; returns at once when called from a callback.")
-      .def("__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> BatchManager"))
+      .def(
+          "__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> BatchManager"))
       .def("__exit__", [](PyBatchManager& self, const nb::args&) { self.close(); });
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(close_all));
   nb::module_::import_("os").attr("register_at_fork")("after_in_child"_a = nb::cpp_function(abandon_all));

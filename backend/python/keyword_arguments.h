@@ -24,30 +24,54 @@ namespace inflight::python {
 template <class T>
 const char* expected();
 template <>
-inline const char* expected<bool>() { return "True or False"; }
+inline const char* expected<bool>() {
+  return "True or False";
+}
 template <>
-inline const char* expected<int32_t>() { return "an integer from -2^31 to 2^31 - 1"; }
+inline const char* expected<int32_t>() {
+  return "an integer from -2^31 to 2^31 - 1";
+}
 template <>
-inline const char* expected<int64_t>() { return "an integer from -2^63 to 2^63 - 1"; }
+inline const char* expected<int64_t>() {
+  return "an integer from -2^63 to 2^63 - 1";
+}
 template <>
-inline const char* expected<uint64_t>() { return "an integer from 0 to 2^64 - 1"; }
+inline const char* expected<uint64_t>() {
+  return "an integer from 0 to 2^64 - 1";
+}
 template <>
-inline const char* expected<float>() { return "a number"; }
+inline const char* expected<float>() {
+  return "a number";
+}
 template <>
-inline const char* expected<std::filesystem::path>() { return "a str or a Path"; }
+inline const char* expected<std::filesystem::path>() {
+  return "a str or a Path";
+}
 template <>
-inline const char* expected<std::optional<int32_t>>() { return "None or an integer from -2^31 to 2^31 - 1"; }
+inline const char* expected<std::optional<int32_t>>() {
+  return "None or an integer from -2^31 to 2^31 - 1";
+}
 template <>
-inline const char* expected<std::optional<int64_t>>() { return "None or an integer from -2^63 to 2^63 - 1"; }
+inline const char* expected<std::optional<int64_t>>() {
+  return "None or an integer from -2^63 to 2^63 - 1";
+}
 template <>
-inline const char* expected<std::vector<int32_t>>() { return "a list of integers"; }
+inline const char* expected<std::vector<int32_t>>() {
+  return "a list of integers";
+}
 template <>
-inline const char* expected<std::vector<uint64_t>>() { return "a list of integers from 0 to 2^64 - 1"; }
+inline const char* expected<std::vector<uint64_t>>() {
+  return "a list of integers from 0 to 2^64 - 1";
+}
 template <>
-inline const char* expected<std::vector<std::vector<int32_t>>>() { return "a list of lists of integers"; }
+inline const char* expected<std::vector<std::vector<int32_t>>>() {
+  return "a list of lists of integers";
+}
 
 template <>
-inline const char* expected<std::vector<std::string>>() { return "a list of strings"; }
+inline const char* expected<std::vector<std::string>>() {
+  return "a list of strings";
+}
 
 // Throws Error (kInvalidArgument): "top_k is 'many'; it must be an integer …".
 [[noreturn]] inline void refuse(const std::string& name, nanobind::handle value, const char* allowed) {
@@ -96,13 +120,13 @@ class KeywordArguments {
 
 // A setter of target.*part.*field, or of target.*field.
 template <class Target, class Part, class T>
-typename KeywordArguments<Target>::Setter setter(Part Target::*part, T Part::*field) {
+typename KeywordArguments<Target>::Setter setter(Part Target::* part, T Part::* field) {
   return [part, field](Target& target, const std::string& name, nanobind::handle value) {
     target.*part.*field = argument<T>(name, value);
   };
 }
 template <class Target, class T>
-typename KeywordArguments<Target>::Setter setter(T Target::*field) {
+typename KeywordArguments<Target>::Setter setter(T Target::* field) {
   return [field](Target& target, const std::string& name, nanobind::handle value) {
     target.*field = argument<T>(name, value);
   };

@@ -13,22 +13,22 @@ namespace {
 constexpr int32_t kMaxHistory = 1'000'000;
 
 template <class T>
-auto engine(T EngineOptions::*field) {
+auto engine(T EngineOptions::* field) {
   return setter(&ManagerOptions::engine, field);
 }
 
 template <class T>
-auto batch_manager(T BatchManagerOptions::*field) {
+auto batch_manager(T BatchManagerOptions::* field) {
   return setter(&ManagerOptions::batch_manager, field);
 }
 
-auto prompt_lookup(int32_t PromptLookupOptions::*field) {
+auto prompt_lookup(int32_t PromptLookupOptions::* field) {
   return [field](ManagerOptions& options, const std::string& name, nb::handle value) {
     options.batch_manager.prompt_lookup.*field = argument<int32_t>(name, value);
   };
 }
 
-auto word_limits(int32_t WordLimits::*field) {
+auto word_limits(int32_t WordLimits::* field) {
   return [field](ManagerOptions& options, const std::string& name, nb::handle value) {
     options.batch_manager.word_limits.*field = argument<int32_t>(name, value);
   };
@@ -71,14 +71,10 @@ const KeywordArguments<ManagerOptions>& manager_arguments() {
           {"prompt_lookup_max_ngram", prompt_lookup(&PromptLookupOptions::max_ngram)},
           {"max_words", word_limits(&WordLimits::max_words)},
           {"max_words_length", word_limits(&WordLimits::max_length)},
-          {"tokenizer_dir",
-           [](ManagerOptions& options, const std::string& name, nb::handle value) {
-             options.batch_manager.tokenizer_dir = to_path(name, value);
-           }},
-          {"draft_engine_dir",
-           [](ManagerOptions& options, const std::string& name, nb::handle value) {
-             options.draft_engine_dir = to_path(name, value);
-           }},
+          {"tokenizer_dir", [](ManagerOptions& options, const std::string& name,
+                               nb::handle value) { options.batch_manager.tokenizer_dir = to_path(name, value); }},
+          {"draft_engine_dir", [](ManagerOptions& options, const std::string& name,
+                                  nb::handle value) { options.draft_engine_dir = to_path(name, value); }},
           {"num_draft_tokens",
            [](ManagerOptions& options, const std::string& name, nb::handle value) {
              options.batch_manager.draft_model.num_draft_tokens = argument<int32_t>(name, value);

@@ -26,16 +26,16 @@ using std::chrono::milliseconds;
 constexpr double kMaxTimeoutSeconds = 1e9;
 
 template <class T>
-auto sampling(T SamplingConfig::*field) {
+auto sampling(T SamplingConfig::* field) {
   return setter(&Request::sampling, field);
 }
 
 template <class T>
-auto beam_search(T BeamSearchConfig::*field) {
+auto beam_search(T BeamSearchConfig::* field) {
   return setter(&Request::beam_search, field);
 }
 
-auto words(WordList Request::*field) {
+auto words(WordList Request::* field) {
   return [field](Request& request, const std::string& name, nb::handle value) {
     request.*field = WordList(argument<std::vector<std::vector<int32_t>>>(name, value));
   };
@@ -108,8 +108,8 @@ const KeywordArguments<Request>& request_arguments() {
           {"streaming", setter(&Request::streaming)},
           {"num_return_sequences", setter(&Request::num_return_sequences)},
           {"priority", setter(&Request::priority)},
-          {"timeout", [](Request& request, const auto& name,
-                         nb::handle value) { request.deadline = to_deadline(name, value); }},
+          {"timeout",
+           [](Request& request, const auto& name, nb::handle value) { request.deadline = to_deadline(name, value); }},
           {"draft_tokens", setter(&Request::draft_tokens)},
           {"num_draft_tokens", setter(&Request::num_draft_tokens)},
           {"guided_decoding", [](Request& request, const auto& name,

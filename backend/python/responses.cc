@@ -18,8 +18,9 @@ namespace inflight::python {
 namespace {
 
 constexpr const char* kStopText = "With 'stop_words': which of stop_texts; -1: token ids, of stop_words.";
-constexpr const char* kNumCutBytes = "With 'stop_words': bytes at the end of the text that are behind the stop text, "
-                                     "or, with include_stop_str_in_output False, belong to it.";
+constexpr const char* kNumCutBytes =
+    "With 'stop_words': bytes at the end of the text that are behind the stop text, "
+    "or, with include_stop_str_in_output False, belong to it.";
 
 struct PyResponse : Response {
   int32_t vocab_size;
@@ -85,7 +86,8 @@ void bind_responses(nb::module_& module) {
       .def_ro("log_probs", &Beam::log_probs, "Parallel to tokens.")
       .def_ro("cum_log_prob", &Beam::cum_log_prob, "Over the end id as well.")
       .def_prop_ro("finish_reason", [](const Beam& beam) { return finish_reason_name(beam.finish_reason); })
-      .def_prop_ro("stop_text", [](const Beam& beam) { return beam.stop.text; }, kStopText)
+      .def_prop_ro(
+          "stop_text", [](const Beam& beam) { return beam.stop.text; }, kStopText)
       .def_prop_ro("num_cut_bytes", [](const Beam& beam) { return beam.stop.num_cut_bytes; }, kNumCutBytes);
   nb::class_<PyResponse>(module, "Response", "What one of a request's sequences gained since its last response.")
       .def_ro("sequence_index", &PyResponse::sequence_index, "Below num_return_sequences; 0 with beam search.")
@@ -110,8 +112,10 @@ void bind_responses(nb::module_& module) {
       .def_prop_ro(
           "finish_reason", [](const PyResponse& response) { return finish_reason_name(response.finish_reason); },
           "None, 'end_id', 'stop_words', 'length' or 'cancelled'.")
-      .def_prop_ro("stop_text", [](const PyResponse& response) { return response.stop.text; }, kStopText)
-      .def_prop_ro("num_cut_bytes", [](const PyResponse& response) { return response.stop.num_cut_bytes; }, kNumCutBytes)
+      .def_prop_ro(
+          "stop_text", [](const PyResponse& response) { return response.stop.text; }, kStopText)
+      .def_prop_ro(
+          "num_cut_bytes", [](const PyResponse& response) { return response.stop.num_cut_bytes; }, kNumCutBytes)
       .def_prop_ro(
           "error",
           [](const PyResponse& response) {

@@ -88,8 +88,8 @@ std::vector<std::vector<float>> teacher_forced_logits(Engine& engine,
                                                       const TeacherForcingOptions& options) {
   const EngineInfo& info = engine.info();
   check(sequences, info);
-  const int32_t tokens_per_step =
-      checked_limit("tokens_per_step", options.tokens_per_step, std::min(info.max_num_tokens, info.max_returned_logits));
+  const int32_t tokens_per_step = checked_limit("tokens_per_step", options.tokens_per_step,
+                                                std::min(info.max_num_tokens, info.max_returned_logits));
   const int32_t chunk_size = checked_limit("chunk_size", options.chunk_size, tokens_per_step);
 
   std::vector<std::vector<float>> logits(sequences.size());

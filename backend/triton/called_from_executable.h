@@ -5,7 +5,8 @@
 
 namespace inflight {
 
-// Whether a return address lies in the executable itself, tritonserver with its front ends, not in one of its libraries.
+// Whether a return address lies in the executable itself, tritonserver with its front ends, not in one of its
+// libraries.
 inline bool is_in_executable(const void* address) {
   static const void* const executable = [] {
     Dl_info entry{};

@@ -66,8 +66,8 @@ void FetchedRequests::look_at_all(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   const auto now = Clock::now();
   const auto waits = [](const auto& request) { return request->is_silent() && !request->has_started(); };
-  const auto period = std::max<Clock::duration>(
-      period_, kWaitingAnnouncementPeriod * std::ranges::count_if(requests, waits));
+  const auto period =
+      std::max<Clock::duration>(period_, kWaitingAnnouncementPeriod * std::ranges::count_if(requests, waits));
   for (const auto& request : requests) {
     request->drop_if_abandoned();
     if (period_.count() > 0 && waits(request)) request->announce_if_due(now, period);

@@ -131,9 +131,11 @@ void respond(TRITONSERVER_InferenceResponse* response, uint32_t flags, void* use
 
 #define INFLIGHT_INTERPOSE extern "C" __attribute__((visibility("default"))) TRITONSERVER_Error*
 
-INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestSetResponseCallback(
-    TRITONSERVER_InferenceRequest* handle, TRITONSERVER_ResponseAllocator* allocator, void* allocator_user,
-    TRITONSERVER_InferenceResponseCompleteFn_t callback, void* user) {
+INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestSetResponseCallback(TRITONSERVER_InferenceRequest* handle,
+                                                                    TRITONSERVER_ResponseAllocator* allocator,
+                                                                    void* allocator_user,
+                                                                    TRITONSERVER_InferenceResponseCompleteFn_t callback,
+                                                                    void* user) {
   static const auto next = inflight::next_function<decltype(TRITONSERVER_InferenceRequestSetResponseCallback)>(
       "TRITONSERVER_InferenceRequestSetResponseCallback");
   if (!inflight::is_in_executable(__builtin_return_address(0)) || !is_payload(user)) {
@@ -150,8 +152,8 @@ INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestSetResponseCallback(
 }
 
 INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestCancel(TRITONSERVER_InferenceRequest* handle) {
-  static const auto next = inflight::next_function<decltype(TRITONSERVER_InferenceRequestCancel)>(
-      "TRITONSERVER_InferenceRequestCancel");
+  static const auto next =
+      inflight::next_function<decltype(TRITONSERVER_InferenceRequestCancel)>("TRITONSERVER_InferenceRequestCancel");
   if (const auto request = requests().find(handle); request != nullptr && request->cancel()) {
     missing_ends().add([handle, request] {
       if (requests().find(handle) == request) request->end_once_more();
@@ -161,8 +163,8 @@ INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestCancel(TRITONSERVER_InferenceReq
 }
 
 INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestDelete(TRITONSERVER_InferenceRequest* handle) {
-  static const auto next = inflight::next_function<decltype(TRITONSERVER_InferenceRequestDelete)>(
-      "TRITONSERVER_InferenceRequestDelete");
+  static const auto next =
+      inflight::next_function<decltype(TRITONSERVER_InferenceRequestDelete)>("TRITONSERVER_InferenceRequestDelete");
   requests().remove(handle);
   return next(handle);
 }

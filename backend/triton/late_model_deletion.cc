@@ -45,9 +45,10 @@ using StartThread = void(std::thread*, std::unique_ptr<std::thread::_State>&, vo
 // parameter that has a destructor is passed as a reference.
 #define START_THREAD "_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE"
 
-extern "C" __attribute__((visibility("default"))) void inflight_start_thread(
-    std::thread* thread, std::unique_ptr<std::thread::_State>& state, void (*depend)())
-    __asm__(START_THREAD);
+extern "C"
+    __attribute__((visibility("default"))) void inflight_start_thread(std::thread* thread,
+                                                                      std::unique_ptr<std::thread::_State>& state,
+                                                                      void (*depend)()) __asm__(START_THREAD);
 
 void inflight_start_thread(std::thread* thread, std::unique_ptr<std::thread::_State>& state, void (*depend)()) {
   static const auto next = inflight::next_function<StartThread>(START_THREAD);

@@ -20,7 +20,8 @@ struct Row {
 };
 
 std::vector<Row> rows_of(const Response& content) {
-  if (content.beams.empty()) return {{content.tokens, content.log_probs, content.cum_log_prob, content.stop.num_cut_bytes}};
+  if (content.beams.empty())
+    return {{content.tokens, content.log_probs, content.cum_log_prob, content.stop.num_cut_bytes}};
   std::vector<Row> rows;
   for (const Beam& beam : content.beams) {
     rows.push_back({beam.tokens, beam.log_probs, beam.cum_log_prob, beam.stop.num_cut_bytes});

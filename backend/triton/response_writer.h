@@ -24,8 +24,8 @@ struct ResponseFormat {
 // for r of them, of at most n tokens, output_ids is [1, r, n], padded with -1, sequence_length [1, r],
 // output_log_probs [1, r, n], padded with -1, cum_log_probs and num_cut_bytes [1, r]. For p prompt tokens and n
 // generated ones, context_logits is [1, p, vocab_size], in the first response, and generation_logits
-// [1, 1, n, vocab_size]. preceding_ids is [1, 16], and all others are [1, 1]. Where the model has max_batch_size 0, all come without the
-// leading dimension.
+// [1, 1, n, vocab_size]. preceding_ids is [1, 16], and all others are [1, 1]. Where the model has max_batch_size 0, all
+// come without the leading dimension.
 class ResponseWriter {
  public:
   ResponseWriter(const std::vector<std::string>& outputs, const ResponseFormat& format);

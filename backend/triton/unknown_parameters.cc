@@ -40,7 +40,8 @@ void log_once(std::string_view name) {
   static std::set<std::string, std::less<>> logged;
   std::lock_guard lock(mutex);
   if (logged.size() >= kMaxLogged || !logged.insert(printable(name)).second) return;
-  log_warning("request field or parameter \"", printable(name), "\" is not known and has no effect; this is logged once");
+  log_warning("request field or parameter \"", printable(name),
+              "\" is not known and has no effect; this is logged once");
 }
 
 }  // namespace
@@ -53,8 +54,8 @@ void refuse_near_miss(std::string_view name) {
                 "\" is no input of the model that was asked, and has no effect as a request parameter: send it as the "
                 "input that the model's config.pbtxt has for it, such as stream, stop_words, top_k or top_p");
   }
-  throw_error(ErrorCode::kInvalidArgument, "unknown field or request parameter \"", printable(name), "\"; did you mean ",
-              meant, "?");
+  throw_error(ErrorCode::kInvalidArgument, "unknown field or request parameter \"", printable(name),
+              "\"; did you mean ", meant, "?");
 }
 
 }  // namespace inflight::triton

@@ -148,7 +148,8 @@ TEST(a_request_that_has_started_does_not_fill_the_queue) {
   manager.submit(make_request({1, 2}, 2), running.callback());
   while (!runs) std::this_thread::sleep_for(100us);
   manager.submit(make_request({1, 2}, 2), waiting.callback());
-  CHECK_ERROR(manager.submit(make_request({1, 2}, 2), refused.callback()), ErrorCode::kUnavailable, "the queue is full");
+  CHECK_ERROR(manager.submit(make_request({1, 2}, 2), refused.callback()), ErrorCode::kUnavailable,
+              "the queue is full");
   held = false;
   running.wait();
   waiting.wait();

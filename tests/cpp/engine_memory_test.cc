@@ -128,9 +128,9 @@ TEST(windows_and_sinks_equal_the_reference_though_blocks_are_freed) {
       config.build.tokens_per_block = tokens_per_block;
       config.model.layer_windows = test.model_windows;
       TinyModel model = poisonable_model(config);
-      const auto engine = load_engine(
-          write_engine(model),
-          {.num_threads = 2, .max_attention_windows = test.max_windows, .sink_tokens = test.sink_tokens});
+      const auto engine =
+          load_engine(write_engine(model),
+                      {.num_threads = 2, .max_attention_windows = test.max_windows, .sink_tokens = test.sink_tokens});
       model.config.model.layer_windows = test.expected;
       const bool is_bounded = std::ranges::find(test.expected, 0) == test.expected.end();
       const int32_t window = is_bounded ? std::ranges::max(test.expected) : 0;
@@ -148,8 +148,8 @@ TEST(windows_and_sinks_equal_the_reference_though_blocks_are_freed) {
           }
         }
         CHECK_EQ(std::ranges::count(sequence.block_ids, kFreedBlock) > 0, window > 0);
-        check_logits(model, sequence, test.sink_tokens, concat("windows of ", test.expected[0], " and ",
-                                                               test.expected[1], ", chunks of ", chunk));
+        check_logits(model, sequence, test.sink_tokens,
+                     concat("windows of ", test.expected[0], " and ", test.expected[1], ", chunks of ", chunk));
       }
     }
   }
@@ -218,8 +218,8 @@ TEST(blocks_survive_in_the_host_tier) {
     // Blocks may be given to others at once: the copies that read them come first.
     engine->copy_blocks(std::vector<BlockCopy>{{7, num_blocks}, {2, num_blocks + 6}, {5, num_blocks + 3}});
     poison(*engine, {2, 5, 7});
-    const CopyHandle back = engine->copy_blocks(
-        std::vector<BlockCopy>{{num_blocks, 5}, {num_blocks + 6, 7}, {num_blocks + 3, 9}});
+    const CopyHandle back =
+        engine->copy_blocks(std::vector<BlockCopy>{{num_blocks, 5}, {num_blocks + 6, 7}, {num_blocks + 3, 9}});
     if (round % 2 == 0) wait_until_copied(*engine, back);
     sequence.block_ids = {5, 7, 9, 11};
     sequence.feed(*engine, 16);

@@ -223,11 +223,10 @@ TEST(returned_logits_are_those_of_accepted_tokens_or_of_the_whole_input) {
     generations.push_back({slot, random_tokens(20, 1)});
     engine->configure(slot, config, generations.back().tokens);
   }
-  std::vector<SequenceSlice> slices = {generations[0].slice(drafts, ReturnedLogits::kAll),
-                                       generations[1].slice(drafts, ReturnedLogits::kNone),
-                                       generations[2].slice(drafts, ReturnedLogits::kSampled),
-                                       generations[3].slice({}, ReturnedLogits::kSampled),
-                                       generations[4].slice({}, ReturnedLogits::kAll)};
+  std::vector<SequenceSlice> slices = {
+      generations[0].slice(drafts, ReturnedLogits::kAll), generations[1].slice(drafts, ReturnedLogits::kNone),
+      generations[2].slice(drafts, ReturnedLogits::kSampled), generations[3].slice({}, ReturnedLogits::kSampled),
+      generations[4].slice({}, ReturnedLogits::kAll)};
   slices[3].samples = slices[4].samples = false;
   const StepOutput output = run(*engine, slices);
   CHECK_EQ(output.tokens.size(), 24u);

@@ -54,9 +54,20 @@ const T& one_of(std::mt19937& random, const std::vector<T>& values) {
 
 // One to four changes: bits, numbers on the edge, parts that are missing, doubled or moved.
 void damage(Bytes& bytes, std::mt19937& random) {
-  static const std::vector<uint64_t> kNumbers = {0,          1,          0x7f,       0x80,           0xff,
-                                                 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000,    uint64_t{1} << 62,
-                                                 ~uint64_t{0}, '"',      '}',        uint64_t{'9'} << 8 | '-'};
+  static const std::vector<uint64_t> kNumbers = {0,
+                                                 1,
+                                                 0x7f,
+                                                 0x80,
+                                                 0xff,
+                                                 0x7fffffff,
+                                                 0x80000000,
+                                                 0xffffffff,
+                                                 0x100000000,
+                                                 uint64_t{1} << 62,
+                                                 ~uint64_t{0},
+                                                 '"',
+                                                 '}',
+                                                 uint64_t{'9'} << 8 | '-'};
   for (uint32_t changes = random() % 4 + 1; changes > 0 && !bytes.empty(); --changes) {
     const size_t place = random() % bytes.size();
     const size_t length = std::min<size_t>(bytes.size() - place, 1 + random() % 16);
@@ -147,9 +158,9 @@ TEST(damaged_packed_matrices) {
   using cpu::WeightType;
   std::mt19937 of_matrices(1);
   std::vector<Bytes> blobs;
-  for (const MatrixShape& shape : {MatrixShape{WeightType::kFloat32, 5, 7}, MatrixShape{WeightType::kBFloat16, 33, 10},
-                                   MatrixShape{WeightType::kInt8, 20, 96, 3},
-                                   MatrixShape{WeightType::kInt4, 20, 96, 3, true, true}}) {
+  for (const MatrixShape& shape :
+       {MatrixShape{WeightType::kFloat32, 5, 7}, MatrixShape{WeightType::kBFloat16, 33, 10},
+        MatrixShape{WeightType::kInt8, 20, 96, 3}, MatrixShape{WeightType::kInt4, 20, 96, 3, true, true}}) {
     blobs.push_back(cpu::pack_matrix(random_matrix(shape, of_matrices).source()));
   }
   Fuzzer().run("packed matrices", [&](std::mt19937& random) {

@@ -150,8 +150,7 @@ Product reference(const RandomMatrix& matrix, const std::vector<float>& x, int64
 }
 
 std::vector<float> multiply(std::span<const std::byte> blob, const std::vector<float>& x, int64_t tokens, Isa isa,
-                            ThreadPool& pool, const float* bias = nullptr,
-                            Precision precision = kExact) {
+                            ThreadPool& pool, const float* bias = nullptr, Precision precision = kExact) {
   const PackedMatrix packed(blob, "weight");
   LinearInput input(tokens, packed.columns());
   input.set(x.data(), tokens, packed.columns(), packed.columns());
@@ -308,8 +307,7 @@ TEST(gate_and_up_become_the_input_of_the_next_layer) {
   for (const auto type : {kBF16, kInt8, kInt4}) {
     const int64_t groups = type == kBF16 ? 0 : 33;
     const bool is_int4 = type == kInt4;
-    const auto gate_up =
-        test::random_matrix({type, 2 * kIntermediate, kHidden, groups, is_int4, is_int4}, random);
+    const auto gate_up = test::random_matrix({type, 2 * kIntermediate, kHidden, groups, is_int4, is_int4}, random);
     const auto down = test::random_matrix({type, 40, kIntermediate, type == kBF16 ? 0 : 5}, random);
     const auto gate_up_blob = pack_matrix(gate_up.source()), down_blob = pack_matrix(down.source());
     const PackedMatrix packed_gate_up(gate_up_blob, "gate_up"), packed_down(down_blob, "down");
@@ -405,8 +403,13 @@ TEST(extreme_int4_weights_are_rounded_soundly) {
     scale.push_back(magnitudes[r % 8]);
     minimum.push_back(r < 8 ? 0.0f : -magnitudes[r % 8] * 15.0f);
   }
-  const auto blob = pack_matrix({.type = kInt4, .rows = 16, .columns = 64, .groups = 1, .data = data.data(),
-                                 .scale = scale.data(), .minimum = minimum.data()});
+  const auto blob = pack_matrix({.type = kInt4,
+                                 .rows = 16,
+                                 .columns = 64,
+                                 .groups = 1,
+                                 .data = data.data(),
+                                 .scale = scale.data(),
+                                 .minimum = minimum.data()});
   const std::vector<float> x(64, 1.0f);
   for (const Isa isa : available_isas()) {
     const auto y = multiply(blob, x, 1, isa, pool, nullptr, kRounded);

@@ -22,7 +22,9 @@ struct __attribute__((packed)) Message {
 };
 
 struct Pair {
-  explicit Pair(int type = SOCK_STREAM | SOCK_NONBLOCK) { CHECK(socketpair(AF_UNIX, type, 0, descriptors.data()) == 0); }
+  explicit Pair(int type = SOCK_STREAM | SOCK_NONBLOCK) {
+    CHECK(socketpair(AF_UNIX, type, 0, descriptors.data()) == 0);
+  }
   ~Pair() {
     for (const int descriptor : descriptors) {
       if (descriptor >= 0) close(descriptor);

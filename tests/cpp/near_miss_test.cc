@@ -6,8 +6,8 @@ using inflight::triton::near_miss;
 
 namespace {
 
-constexpr std::string_view kKnown[] = {"temperature", "max_tokens",   "min_length",  "top_k",   "top_p", "min_p",
-                                       "stream",      "stop_words",   "bad_words",   "end_id",  "pad_id", "beam_width",
+constexpr std::string_view kKnown[] = {"temperature", "max_tokens",     "min_length", "top_k",  "top_p",  "min_p",
+                                       "stream",      "stop_words",     "bad_words",  "end_id", "pad_id", "beam_width",
                                        "random_seed", "length_penalty", "text_input", "timeout"};
 
 }  // namespace
@@ -30,9 +30,27 @@ TEST(a_slip_of_the_pen_is_recognized) {
 }
 
 TEST(another_word_is_not) {
-  for (const char* name : {"", "n", "id", "max_length", "min_tokens", "top_n", "model", "user", "priority", "best_of",
-                           "stop_token_ids", "lora_id", "sequence_id", "triton_enable_empty_final_response", "echo",
-                           "max_new_tokens", "seed", "logprobs", "prompt", "tools", "\xff\xfe"}) {
+  for (const char* name : {"",
+                           "n",
+                           "id",
+                           "max_length",
+                           "min_tokens",
+                           "top_n",
+                           "model",
+                           "user",
+                           "priority",
+                           "best_of",
+                           "stop_token_ids",
+                           "lora_id",
+                           "sequence_id",
+                           "triton_enable_empty_final_response",
+                           "echo",
+                           "max_new_tokens",
+                           "seed",
+                           "logprobs",
+                           "prompt",
+                           "tools",
+                           "\xff\xfe"}) {
     CHECK_EQ(near_miss(name, kKnown), "");
   }
 }

@@ -96,7 +96,7 @@ TEST(bfloat16_is_the_nearest_and_even_of_two) {
     const uint32_t rest = bits & 0xffff, lower = bits >> 16;
     return rest > 0x8000 || (rest == 0x8000 && lower % 2 == 1) ? lower + 1 : lower;
   };
-  std::vector<uint32_t> bits = {0,          0x80000000, 1,          0x7fff,     0x8000,     0x8001,    0x18000,
+  std::vector<uint32_t> bits = {0,          0x80000000, 1,          0x7fff,     0x8000,     0x8001,     0x18000,
                                 0x3f808000, 0x3f818000, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7f800001, 0xffffffff};
   std::mt19937 generator(5);
   while (bits.size() < 1000) bits.push_back(static_cast<uint32_t>(generator()));

@@ -22,7 +22,9 @@ TEST(max_utilization_runs_more_at_once_and_paused_sequences_lose_nothing) {
       BatchManagerOptions options;
       options.scheduler_policy = policy;
       options.enable_kv_cache_reuse = reuse;
-      options.on_iteration = [&](const IterationStatistics& step) { widest = std::max(widest, step.scheduled_sequences); };
+      options.on_iteration = [&](const IterationStatistics& step) {
+        widest = std::max(widest, step.scheduled_sequences);
+      };
       std::vector<Collector> collectors(12);
       Statistics statistics;
       {

@@ -146,9 +146,8 @@ std::vector<Row> reference_logits(const TinyModel& model, const std::vector<int3
       Row attended;
       for (int32_t q = 0; q < c.num_attention_heads; ++q) {
         const int32_t kv = q / (c.num_attention_heads / c.num_key_value_heads);
-        const Row y =
-            attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position, c.layer_windows[i],
-                   sink_tokens);
+        const Row y = attend(query_or_key(q, "attention.q_layernorm.weight"), keys[kv], values[kv], position,
+                             c.layer_windows[i], sink_tokens);
         attended.insert(attended.end(), y.begin(), y.end());
       }
       add(x, linear(model, layer + "attention.dense", attended));

@@ -162,9 +162,8 @@ TEST(metrics_that_could_not_all_be_made_leave_none) {
 }
 
 TEST(no_failure_of_triton_loses_a_request) {
-  for (const char* function :
-       {"TRITONBACKEND_ResponseFactoryNew", "TRITONBACKEND_ModelInstanceResponseStatisticsNew",
-        "TRITONBACKEND_ResponseNewFromFactory", "TRITONBACKEND_OutputBuffer"}) {
+  for (const char* function : {"TRITONBACKEND_ResponseFactoryNew", "TRITONBACKEND_ModelInstanceResponseStatisticsNew",
+                               "TRITONBACKEND_ResponseNewFromFactory", "TRITONBACKEND_OutputBuffer"}) {
     const int64_t before = live_objects();
     {
       FakeModel model("failing", engine(), true);

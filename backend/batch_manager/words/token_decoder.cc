@@ -10,8 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSupported =
-    "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, and sequences of these";
+constexpr const char* kSupported = "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, and sequences of these";
 
 // GPT-2's bytes_to_unicode: printable bytes stand for themselves, the others, in order, for U+0100 and on.
 bool stands_for_itself(int byte) {

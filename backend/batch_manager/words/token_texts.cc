@@ -48,7 +48,10 @@ std::vector<Token> read_tokens(const json& tokenizer) {
   }
   for (const json& added : tokenizer.value("added_tokens", json::array())) {
     set(tokens, added.at("id"),
-        {.content = added.at("content"), .is_known = true, .is_added = true, .is_special = added.value("special", false)});
+        {.content = added.at("content"),
+         .is_known = true,
+         .is_added = true,
+         .is_special = added.value("special", false)});
   }
   return tokens;
 }

@@ -15,8 +15,8 @@ bool are_few(const Request& request) {
 }
 
 std::shared_ptr<const CompiledWords> compile_words(const Request& request, std::shared_ptr<const TokenTexts> texts) {
-  return std::make_shared<const CompiledWords>(CompiledWords{
-      StopWords(request.stop_words, request.stop_texts, std::move(texts)), BadWords(request.bad_words)});
+  return std::make_shared<const CompiledWords>(
+      CompiledWords{StopWords(request.stop_words, request.stop_texts, std::move(texts)), BadWords(request.bad_words)});
 }
 
 }  // namespace

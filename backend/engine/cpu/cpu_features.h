@@ -13,7 +13,6 @@ enum class Isa {
 
 inline constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx};
 
-
 const char* isa_name(Isa isa);  // "portable", "avx2", "avx512", "avx512_bf16", "amx"
 
 // Do this machine and its operating system have it? The latter is asked once for leave to use AMX.

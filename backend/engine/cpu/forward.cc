@@ -106,8 +106,8 @@ void ForwardPass::plan_slices(const Batch& batch) {
     while (end < rows && is_prompt(end) == is_prompt(first)) ++end;
     const int64_t num_slices = divide_up(end - first, max_slice_rows_);
     for (int64_t i = 0; i < num_slices; ++i) {
-      slices_.push_back(plan_slice(batch, first + i * (end - first) / num_slices,
-                                   first + (i + 1) * (end - first) / num_slices));
+      slices_.push_back(
+          plan_slice(batch, first + i * (end - first) / num_slices, first + (i + 1) * (end - first) / num_slices));
       slices_.back().precision = is_prompt(first) ? Precision::kRounded : Precision::kExact;
     }
     first = end;

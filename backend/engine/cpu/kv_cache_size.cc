@@ -44,9 +44,10 @@ KvCacheSize kv_cache_size(const std::filesystem::path& directory, const BuildCon
   const int64_t available_bytes = memory_limit();
   const auto fits = [&](int64_t count) { return count <= available_bytes / bytes_per_block && count <= INT32_MAX; };
   if (!fits(blocks)) {
-    throw_error(ErrorCode::kUnavailable, directory.string(), ": a KV cache of ", blocks, " blocks of ", bytes_per_block,
-                " bytes does not fit into the ", available_bytes, " bytes of memory that this machine or its control ",
-                "groups allow; set a smaller max_tokens_in_paged_kv_cache, or rebuild with a smaller --kv-cache-memory");
+    throw_error(
+        ErrorCode::kUnavailable, directory.string(), ": a KV cache of ", blocks, " blocks of ", bytes_per_block,
+        " bytes does not fit into the ", available_bytes, " bytes of memory that this machine or its control ",
+        "groups allow; set a smaller max_tokens_in_paged_kv_cache, or rebuild with a smaller --kv-cache-memory");
   }
   if (!fits(host_blocks) || !fits(blocks + host_blocks)) {
     throw_error(ErrorCode::kUnavailable, directory.string(), ": a host tier of kv_cache_host_memory_bytes ",

@@ -131,9 +131,8 @@ void OutputLayer::project(const float* hidden, float* logits) {
 }
 
 void OutputLayer::sample(const Batch& batch, Sampler& sampler, StepOutput& output) {
-  pool_.parallel_for(static_cast<int64_t>(sampled_.size()), [&](int64_t index) {
-    sample(sampled_[index], batch, sampler, output);
-  });
+  pool_.parallel_for(static_cast<int64_t>(sampled_.size()),
+                     [&](int64_t index) { sample(sampled_[index], batch, sampler, output); });
 }
 
 void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const {
@@ -169,8 +168,8 @@ void OutputLayer::drop_rejected(StepOutput& output, float* returned) const {
   auto top_log_probs_end = output.top_log_probs.begin();
   float *logits = returned, *logits_end = returned;
   for (const Slice& slice : slices_) {
-    tokens_end = move_down(output.tokens.begin() + slice.first_token,
-                           int64_t{slice.num_sampled} * slice.tokens_per_row, tokens_end);
+    tokens_end = move_down(output.tokens.begin() + slice.first_token, int64_t{slice.num_sampled} * slice.tokens_per_row,
+                           tokens_end);
     top_log_probs_end = move_down(output.top_log_probs.begin() + slice.first_top_log_prob,
                                   int64_t{slice.num_sampled} * slice.top_log_probs_per_row, top_log_probs_end);
     const bool returns_all = slice.sequence->returned_logits == ReturnedLogits::kAll;

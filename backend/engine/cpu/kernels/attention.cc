@@ -324,8 +324,9 @@ Rows begin_rows(const AttentionTile& tile) {
   float* scores = tile.scratch + 2 * size;
   float* edge = scores + padded * kAttentionChunk;
   float* states = edge + int64_t(kAttentionEdgeWords) * tile.head_size;
-  const Rows rows = {count,  row_tiles, rows_per_tile, tile.scratch, tile.scratch + size,
-                     scores, reinterpret_cast<RowState*>(states), edge};
+  const Rows rows = {
+      count, row_tiles, rows_per_tile, tile.scratch, tile.scratch + size, scores, reinterpret_cast<RowState*>(states),
+      edge};
   for (int32_t row = 0; row < count; ++row) {
     const int32_t token = row / tile.group_size, head = row % tile.group_size;
     scale_row(tile.queries + token * tile.query_stride + int64_t(head) * tile.head_size, tile.scale, tile.head_size,

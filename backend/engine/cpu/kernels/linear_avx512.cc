@@ -228,7 +228,8 @@ template <class Weight, int kTokens, int kBlocks>
     __m512i start = _mm512_setzero_si512();
     if constexpr (Weight::kOffsetShift != 0) {
       start = _mm512_set1_epi32(x_sums[t * segments]);
-      if constexpr (Weight::kOffsetShift != kSumShift) start = _mm512_srai_epi32(start, kSumShift - Weight::kOffsetShift);
+      if constexpr (Weight::kOffsetShift != kSumShift)
+        start = _mm512_srai_epi32(start, kSumShift - Weight::kOffsetShift);
     }
     for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
   }

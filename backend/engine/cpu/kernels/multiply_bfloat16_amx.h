@@ -11,7 +11,8 @@ constexpr int64_t kWordsPerTile = 16;
 
 // c (+)= a · b for a [row_tiles * rows_per_tile, depth] words, b [depth, vectors * 16] words, each with its rows'
 // stride in words; depth is a multiple of kWordsPerTile. Every 16 of b's columns have a pointer of their own.
-// TilesInUse must have rows_per_tile. With `ahead`, as many words as are read at each pointer of b are prefetched there.
+// TilesInUse must have rows_per_tile. With `ahead`, as many words as are read at each pointer of b are prefetched
+// there.
 struct Bfloat16Product {
   const float* a;
   int64_t a_stride;

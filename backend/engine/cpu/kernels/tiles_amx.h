@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;
 
-// _tile_loadd(t, kZeros, 0) is _tile_zero(t) without what that costs on Sapphire and Emerald Rapids: a product that adds
-// to a tile of _tile_zero() waits for all products before it (19 ns each instead of 6).
+// _tile_loadd(t, kZeros, 0) is _tile_zero(t) without what that costs on Sapphire and Emerald Rapids: a product that
+// adds to a tile of _tile_zero() waits for all products before it (19 ns each instead of 6).
 alignas(64) constexpr std::byte kZeros[64] = {};
 
 // Sets the tile registers up for as long as it lives: 0 to 5, the sums and what stands on the left of a product, with
