@@ -1,11 +1,21 @@
 """Models, engines and servers, made when first asked for and shared by the whole run."""
 
+import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# GPU kernels run in Triton's interpreter. Its own functions read this as they are loaded, by transformers perhaps.
+os.environ["TRITON_INTERPRET"] = "1"
+
+# A job in the background, or under nohup, ignores these, and so would the processes that tests send them to.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
