@@ -68,7 +68,7 @@ def test_a_word_comes_as_it_is_spelled_after_a_space_and_inside_of_a_word(kind, 
     decode = tokenizer.detokenizer().decode
     after_text = tokenizer.encode("The")
     texts = {decode(ids, preceding=after_text) for ids in spellings("dog", tokenizer)}
-    assert texts == {"dog", " dog"} | ({"  dog"} if kind != "byte_level" else set())
+    assert {"dog", " dog"} <= texts <= {"dog", " dog", "  dog"}
     assert spellings("", tokenizer) == []
 
 
