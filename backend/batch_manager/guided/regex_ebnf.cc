@@ -258,8 +258,8 @@ std::string ebnf_literal(std::string_view text) {
   for (const char byte : text) {
     if (byte == 0) throw_error(ErrorCode::kInvalidArgument, "the guide holds the character U+0000");
     if ((0 < byte && byte < 0x20) || byte == 0x7f) {
-      char escape[5];
-      std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned>(byte));
+      char escape[7];  // \x would take the digits that follow as well
+      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned>(byte));
       quoted += escape;
     } else {
       if (byte == '"' || byte == '\\') quoted += '\\';
