@@ -446,7 +446,7 @@ struct BatchManager::Implementation {
     const EngineInfo& info = engine->info();
     check_request(request, info, options, scheduler.kv_cache());
     complete(request, info);
-    const int32_t num_sequences = request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences;
+    const int32_t num_sequences = request.num_sequences();
     RequestId id;
     {
       std::lock_guard lock(mutex);

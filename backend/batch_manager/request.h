@@ -92,6 +92,8 @@ struct Request {
   // Sequences with seeds random_seed, random_seed + 1 …; with beam search, the best of its beams.
   int32_t num_return_sequences = 1;
   BeamSearchConfig beam_search;  // its beams come at the end, streaming or not
+  // Beams are one sequence.
+  int32_t num_sequences() const { return beam_search.beam_width > 1 ? 1 : num_return_sequences; }
 
   float priority = 0.5f;  // 0 .. 1; a larger one is scheduled earlier, but overtakes no one for ever
   std::optional<std::chrono::steady_clock::time_point> deadline;  // then it ends with kUnavailable

@@ -22,8 +22,7 @@ struct RequestState {
 
   RequestState(RequestId id, Request request, double rank, std::shared_ptr<ResponseReceiver> receiver = nullptr);
 
-  // Beams are one sequence.
-  int32_t num_sequences() const { return request.beam_search.beam_width > 1 ? 1 : request.num_return_sequences; }
+  int32_t num_sequences() const { return request.num_sequences(); }
   int32_t num_waiting() const { return num_sequences() - num_made; }
   // One request's sequences are scheduled as if they were requests one after another, so that many of them do not hold
   // up those of others.

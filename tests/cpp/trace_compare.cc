@@ -53,15 +53,20 @@ class Comparison {
   }
 
   void is_as_alone(const TraceOptions& options, SoloRuns& solo_runs) {
+    bool has_dead_end = false;
     for (size_t i = 0; i < outcome_.sequences.size(); ++i) {
       const RequestOutcome& alone = solo_runs.run(traced_, static_cast<int32_t>(i), options);
       if (alone.has_failed() && is_dead_end(*alone.error)) {
         const bool is_cut = outcome_.has_failed() || outcome_.sequences[i].finish_reason == FinishReason::kCancelled;
         if (!is_cut) fault("sequence ", i, ": its guide has no dead end, as it has alone");
+        has_dead_end = true;
         continue;
       }
       if (alone.has_failed()) return fault("failed alone: ", alone.error->what());
       sequence_is(i, outcome_.sequences[i], alone.sequences.at(0));
+    }
+    if (outcome_.error && is_dead_end(*outcome_.error) && !has_dead_end) {
+      fault("a dead end that no sequence has alone: ", outcome_.error->what());
     }
   }
 

@@ -68,7 +68,8 @@ def test_a_word_comes_as_it_is_spelled_after_a_space_and_inside_of_a_word(kind, 
     decode = tokenizer.detokenizer().decode
     after_text = tokenizer.encode("The")
     texts = {decode(ids, preceding=after_text) for ids in spellings("dog", tokenizer)}
-    assert {"dog", " dog"} <= texts <= {"dog", " dog", "  dog"}
+    puts_a_space_before_each_text = kind in ("sentencepiece", "llama2", "metaspace")
+    assert texts == {"dog", " dog"} | ({"  dog"} if puts_a_space_before_each_text else set())
     assert spellings("", tokenizer) == []
 
 
