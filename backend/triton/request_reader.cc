@@ -141,6 +141,7 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
   if (result.fetched_generation) return result;
   refuse_unserved(inputs);
 
+  const RequestParameters parameters = read_request_parameters(request);  // what is missing may be misspelled there
   const InputTensor& input_ids = inputs.required("input_ids");
   const size_t batch_size = read_batch_size(input_ids, config);
   const bool streaming = read_flag(inputs, "streaming").value_or(false);
@@ -148,7 +149,6 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const ModelConfig&
     invalid("streaming is true, but ", config.file.string(),
             " does not set decoupled: true; set decoupled_mode or send ", "streaming: false");
   }
-  const RequestParameters parameters = read_request_parameters(request);
   const auto now = std::chrono::steady_clock::now();
   for (size_t i = 0; i < batch_size; ++i) {
     Request& sequence = result.sequences.emplace_back();

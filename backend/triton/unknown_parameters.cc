@@ -10,8 +10,8 @@
 
 #include "common/error.h"
 #include "common/logging.h"
+#include "common/near_miss.h"
 #include "triton/input_names.h"
-#include "triton/near_miss.h"
 #include "triton/request_parameters.h"
 
 namespace inflight::triton {

@@ -1,9 +1,10 @@
 """What the preprocessing model does to one request: strings to the id tensors that tensorrt_llm takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from inflight._native import near_miss
 from inflight.errors import InflightError
 from inflight.text.prompt_encoder import PromptEncoder, PromptLimits
 from inflight.text.spellings import spellings
@@ -45,11 +46,14 @@ class Preprocessor:
         self._pad_id = tokenizer.pad_id or 0
         self._word_limits = word_limits or WordLimits()
 
-    def __call__(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Raises InflightError, naming the tensor, for input that cannot be tokenized."""
+    def __call__(self, inputs: Tensors, parameters: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """parameters: the names of the request's parameters, as which a misspelled field arrives.
+
+        Raises InflightError, naming the tensor, for input that cannot be tokenized.
+        """
         _refuse_unserved(inputs)
-        queries = _required(inputs, "QUERY", "text_input")
-        output_lengths = _required(inputs, "REQUEST_OUTPUT_LEN", "max_tokens")
+        queries = _required(inputs, "QUERY", "text_input", parameters)
+        output_lengths = _required(inputs, "REQUEST_OUTPUT_LEN", "max_tokens", parameters)
         batch_size = len(queries)
         pad_ids = inputs.get("PAD_ID")
         if pad_ids is None:
@@ -127,10 +131,16 @@ class Preprocessor:
                     row[token] += weight
 
 
-def _required(inputs: Tensors, name: str, ensemble_name: str) -> np.ndarray:
-    if name not in inputs:
-        raise InflightError(f"{ensemble_name} ({name}) is missing; every request needs it")
-    return inputs[name]
+def _required(inputs: Tensors, name: str, ensemble_name: str, parameters: Collection[str]) -> np.ndarray:
+    if name in inputs:
+        return inputs[name]
+    missing = f"{ensemble_name} ({name}) is missing; every request needs it"
+    for parameter in parameters:
+        if parameter in (name, ensemble_name):
+            raise InflightError(f"{missing}: it was sent as a request parameter, send it as an input")
+        if near_miss(parameter, [ensemble_name, name]):
+            raise InflightError(f'{missing}: "{parameter}" is unknown; did you mean {ensemble_name}?')
+    raise InflightError(missing)
 
 
 def _refuse_unserved(inputs: Tensors) -> None:

@@ -1,8 +1,8 @@
-#include "triton/near_miss.h"
+#include "common/near_miss.h"
 
 #include "check.h"
 
-using inflight::triton::near_miss;
+using inflight::near_miss;
 
 namespace {
 

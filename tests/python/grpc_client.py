@@ -16,13 +16,25 @@ class Stream:
     request: input name → value; a list is a row of a tensor, anything else a tensor of one element.
     """
 
-    def __init__(self, port: int, request: dict, model: str = "ensemble", request_id: str = "", streaming: bool = True):
+    def __init__(
+        self,
+        port: int,
+        request: dict,
+        model: str = "ensemble",
+        request_id: str = "",
+        streaming: bool = True,
+        parameters: dict | None = None,
+    ):
         flag = "streaming" if model == "tensorrt_llm" else "stream"
         self._responses: queue.SimpleQueue = queue.SimpleQueue()
         self._client = triton.InferenceServerClient(f"localhost:{port}")
         self._client.start_stream(lambda result, error: self._responses.put((result, error)))
         self._client.async_stream_infer(
-            model, tensors({**request, flag: streaming}), request_id=request_id, enable_empty_final_response=True
+            model,
+            tensors({**request, flag: streaming}),
+            request_id=request_id,
+            enable_empty_final_response=True,
+            parameters=parameters,
         )
 
     def __enter__(self) -> "Stream":

@@ -36,7 +36,7 @@ class TritonPythonModel:
     def _respond(self, request):
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         try:
-            outputs = self._preprocess(inputs)
+            outputs = self._preprocess(inputs, json.loads(request.parameters()))
         except InflightError as error:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # whatever is wrong with one request must not fail the others of its batch

@@ -1,7 +1,11 @@
 """Bad input over HTTP: an error that says what to change, and the next request works."""
 
+import re
+
+import grpc_client
 import http_client
 import pytest
+from tritonclient.utils import InferenceServerException
 
 MODELS = ["ensemble", "tensorrt_llm_bls"]
 GOOD = {"text_input": "a b c", "max_tokens": 4}
@@ -50,7 +54,18 @@ TEXT_CASES = {
     ),
     "priority above 1": ({"request_priority": 7}, "priority is 7"),
     "misspelled field": ({"temprature": 0.5}, '"temprature"; did you mean temperature?'),
-    "misspelled max_tokens": ({"max_tokens": LEFT_OUT, "max_token": 4}, "max_tokens"),
+    "misspelled max_tokens": (
+        {"max_tokens": LEFT_OUT, "max_token": 4},
+        '"max_token" is unknown; did you mean max_tokens?',
+    ),
+    "misspelled prompt": (
+        {"text_input": LEFT_OUT, "text_imput": "a"},
+        '"text_imput" is unknown; did you mean text_input?',
+    ),
+    "both misspelled": (  # with no input for preprocessing at all, Triton answers before it is asked
+        {"text_input": LEFT_OUT, "text-input": "a", "max_tokens": LEFT_OUT, "maxTokens": 4, "bad_words": ""},
+        '"text-input" is unknown; did you mean text_input?',
+    ),
     "misspelled parameter": ({"parameters": {"repitition_penalty": 1.5}}, "did you mean repetition_penalty?"),
     "name of another model's input": ({"runtime_top_k": 5}, '"runtime_top_k" is no input of the model that was asked'),
     "misspelled timeout": ({"time_out": 1000000}, "did you mean timeout?"),
@@ -77,6 +92,32 @@ def test_text_request_in_a_stream(changes, named, model, tiny_server):
         tiny_server.http_port, f"/v2/models/{model}/generate_stream", {**with_changes(GOOD, changes), "stream": True}
     )
     assert named in answer.error
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [("input_lenght", "input_lengths"), ("request_ouput_len", "request_output_len")]
+)
+def test_misspelled_field_that_tensorrt_llm_needs(field, meant, tiny_server):
+    request = {"input_ids": [5, 6, 7], "input_lengths": 3, "request_output_len": 4}
+    request[field] = request.pop(meant)
+    answer = http_client.post(tiny_server.http_port, "/v2/models/tensorrt_llm/generate", request)
+    assert answer.status == 400 and f'"{field}"; did you mean {meant}?' in answer.error
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("sent", "parameters", "named"),
+    [
+        ({"text_input": "a"}, {"max_token": 4}, '"max_token" is unknown; did you mean max_tokens?'),
+        ({"text_input": "a"}, {"max_tokens": 4}, "it was sent as a request parameter, send it as an input"),
+        ({"max_tokens": 4}, {"text_inputs": "a"}, '"text_inputs" is unknown; did you mean text_input?'),
+        ({"text_input": "a", "max_tokens": 4}, {"temprature": 0.5}, '"temprature"; did you mean temperature?'),
+    ],
+)
+def test_misspelled_parameter_over_grpc(sent, parameters, named, model, tiny_server):
+    with grpc_client.Stream(tiny_server.grpc_port, sent, model, parameters=parameters) as stream:
+        with pytest.raises(InferenceServerException, match=re.escape(named)):
+            list(stream.texts())
 
 
 def test_a_field_that_resembles_none_is_ignored_and_logged_once(tiny_server):

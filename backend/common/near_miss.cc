@@ -1,4 +1,4 @@
-#include "triton/near_miss.h"
+#include "common/near_miss.h"
 
 #include <algorithm>
 #include <cctype>
@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace inflight::triton {
+namespace inflight {
 namespace {
 
 std::string letters_of(std::string_view name) {
@@ -56,4 +56,4 @@ std::string_view near_miss(std::string_view name, std::span<const std::string_vi
   return nearest;
 }
 
-}  // namespace inflight::triton
+}  // namespace inflight
