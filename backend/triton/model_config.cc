@@ -41,11 +41,16 @@ fs::path draft_engine_directory(const Parameters& parameters, const fs::path& fi
   return value.value_or("");
 }
 
+// Version 0.6.1 calls it max_kv_cache_length.
 std::vector<int32_t> attention_windows(const Parameters& parameters) {
+  const char* const name =
+      parameters.text("max_attention_window_size") ? "max_attention_window_size" : "max_kv_cache_length";
   std::vector<int32_t> windows;
-  std::istringstream list(parameters.text("max_attention_window_size").value_or(""));
+  std::istringstream list(parameters.text(name).value_or(""));
   for (std::string value; std::getline(list, value, ',');) {
-    windows.push_back(parameters.parse_number<int32_t>("max_attention_window_size", value));
+    value.erase(0, value.find_first_not_of(' '));
+    value.erase(value.find_last_not_of(' ') + 1);
+    windows.push_back(parameters.parse_number<int32_t>(name, value));
   }
   return windows;
 }
@@ -71,10 +76,12 @@ TRITONSERVER_DataType logits_datatype(const nlohmann::json& document, const fs::
   return datatype;
 }
 
-// Beside the engine's config.json, if `inflight build` found one in the checkpoint.
-fs::path tokenizer_directory(const fs::path& engine_dir) {
+// Beside the engine's config.json, if `inflight build` found one in the checkpoint; else as upstream's newer versions
+// give it. Guided decoding and stop texts need one.
+fs::path tokenizer_directory(const fs::path& engine_dir, const Parameters& parameters) {
+  const fs::path given = parameters.text("tokenizer_dir").value_or("");
   const fs::path directory = engine_dir / "tokenizer";
-  return fs::is_directory(directory) ? directory : fs::path();
+  return fs::is_directory(directory) ? directory : given;
 }
 
 // Ours is a parameter; upstream's stands in the dynamic batcher's policy.
@@ -145,18 +152,13 @@ ModelConfig parse_model_config(std::string_view json, const fs::path& model_dire
   auto& [max_words, max_words_length] = config.batch_manager.word_limits;
   max_words = parameters.at_least(0, "max_words").value_or(max_words);
   max_words_length = parameters.at_least(0, "max_words_length").value_or(max_words_length);
-  config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir);
+  config.batch_manager.tokenizer_dir = tokenizer_directory(config.engine_dir, parameters);
   warn_of_unknown_parameters(parameters, file);
   return config;
 }
 
 void check_against_engine(const ModelConfig& config, const EngineInfo& engine) {
   const std::string engine_file = (config.engine_dir / "config.json").string();
-  if (config.max_batch_size > engine.max_batch_size) {
-    throw_error(ErrorCode::kInvalidArgument, config.file.string(), ": max_batch_size is ", config.max_batch_size,
-                ", but ", engine_file, " was built for ", engine.max_batch_size,
-                ": lower triton_max_batch_size or rebuild with a larger --max-batch-size");
-  }
   if (config.max_beam_width.value_or(1) > engine.max_beam_width) {
     throw_error(ErrorCode::kInvalidArgument, config.file.string(), ": parameter max_beam_width is ",
                 *config.max_beam_width, ", but ", engine_file, " was built for ", engine.max_beam_width,

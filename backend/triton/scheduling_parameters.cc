@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/logging.h"
+
 namespace inflight::triton {
 namespace {
 
@@ -12,6 +14,12 @@ constexpr const char* kNumDraftTokens = "num_draft_tokens";
 
 bool is_one_of(const std::string& value, std::initializer_list<const char*> values) {
   return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+// As TensorRT-LLM does with what changes only how fast the answers come.
+void warn_of_default(const Parameters& parameters, const char* name, const char* known) {
+  log_warning(parameters.file().string(), ": parameter ", name, " is \"", parameters.raw(name),
+              "\", which is unknown: the default is taken; there are ", known);
 }
 
 bool is_static_type(const Parameters& parameters) {
@@ -30,7 +38,8 @@ bool looks_drafts_up(const Parameters& parameters) {
                 "\", which this version does not support; set draft_engine_dir for a draft model, or prompt_lookup, ",
                 "which needs none");
   }
-  parameters.refuse("decoding_mode", "left empty, top_k, top_p, top_k_top_p, beam_search, lookahead or prompt_lookup");
+  warn_of_default(parameters, "decoding_mode", "top_k, top_p, top_k_top_p, beam_search, lookahead or prompt_lookup");
+  return false;
 }
 
 }  // namespace
@@ -43,7 +52,8 @@ SchedulerPolicy scheduler_policy(const Parameters& parameters) {
     return is_static ? SchedulerPolicy::kStaticBatch : SchedulerPolicy::kGuaranteedNoEvict;
   }
   if (policy != "max_utilization") {
-    parameters.refuse("batch_scheduler_policy", "guaranteed_no_evict, max_utilization or static_batch");
+    warn_of_default(parameters, "batch_scheduler_policy", "guaranteed_no_evict, max_utilization or static_batch");
+    return is_static ? SchedulerPolicy::kStaticBatch : SchedulerPolicy::kGuaranteedNoEvict;
   }
   if (is_static)
     parameters.refuse("batch_scheduler_policy", "guaranteed_no_evict or static_batch with gpt_model_type v1");

@@ -14,6 +14,8 @@ struct FixedParameter {
 
 const FixedParameter kFixedParameters[] = {
     {"participant_ids", {"0"}},
+    {"num_nodes", {"1"}},
+    {"lora_prefetch_dir", {}},
     {"encoder_model_path", {}},
     {"encoder_input_features_data_type", {"type_fp16"}},
     {"cross_kv_cache_fraction", {}},
@@ -23,8 +25,8 @@ const FixedParameter kFixedParameters[] = {
     {"speculative_decoding_fast_logits", {"false", "0"}},
 };
 
-// They change no result: they size GPU memory, choose GPU kernels, say how drafts are found or where a tokenizer is
-// that the engine has with it, or how long Triton gathers requests (never: a request that arrives joins the next step).
+// They change no result: they size GPU memory, choose GPU kernels, say how drafts are found or what a tokenizer is that
+// the engine has with it, or how long Triton gathers requests (never: a request that arrives joins the next step).
 const char* const kIgnoredParameters[] = {
     "kv_cache_free_gpu_mem_fraction",
     "kv_cache_onboard_blocks",
@@ -46,10 +48,21 @@ const char* const kIgnoredParameters[] = {
     "lookahead_window_size",
     "lookahead_ngram_size",
     "lookahead_verification_set_size",
-    "tokenizer_dir",
     "xgrammar_tokenizer_info_path",
-    "FORCE_CPU_ONLY_INPUT_TENSORS",
+    "max_num_sequences",
 };
+
+// Every repository of some versions has these: not worth a line in the log.
+const char* const kSilentParameters[] = {"FORCE_CPU_ONLY_INPUT_TENSORS", "executor_worker_path", "worker_path"};
+
+// The devices of one instance are separated by commas, those of several by semicolons.
+void refuse_instances(const Parameters& parameters) {
+  constexpr const char* kName = "gpu_device_ids";
+  if (parameters.text(kName).value_or("").find(';') == std::string::npos) return;
+  throw_error(ErrorCode::kUnsupported, parameters.file().string(), ": parameter ", kName, " is \"",
+              parameters.raw(kName), "\", which asks for several instances; this version runs one, whose in-flight ",
+              "batching serves all requests: leave it empty");
+}
 
 std::string alternatives(const std::vector<std::string>& accepted) {
   std::string text = "left empty";
@@ -66,6 +79,8 @@ void refuse_unserved(const Parameters& parameters) {
     throw_error(ErrorCode::kUnsupported, parameters.file().string(), ": parameter ", name, " is \"",
                 parameters.raw(name), "\", which this version does not support; it must be ", alternatives(accepted));
   }
+  refuse_instances(parameters);
+  for (const char* name : kSilentParameters) parameters.text(name);
   std::string ignored;
   for (const char* name : kIgnoredParameters) {
     if (const auto value = parameters.text(name)) ignored += concat(ignored.empty() ? "" : ", ", name, "=", *value);

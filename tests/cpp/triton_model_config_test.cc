@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -23,6 +24,16 @@ nlohmann::json document(const std::map<std::string, std::string>& parameters) {
 
 ModelConfig parse(const std::map<std::string, std::string>& parameters) {
   return parse_model_config(document(parameters).dump(), kModel);
+}
+
+std::vector<std::string> warnings_of(const std::function<void()>& action) {
+  std::vector<std::string> warnings;
+  set_log_sink([&](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kWarning) warnings.push_back(message);
+  });
+  action();
+  set_log_sink([](LogLevel, const std::string&) {});
+  return warnings;
 }
 
 EngineInfo engine_info() {
@@ -88,12 +99,15 @@ TEST(how_many_words_a_request_may_bring_is_a_parameter) {
 }
 
 TEST(an_unknown_parameter_is_warned_of_by_file_and_name) {
-  std::vector<std::string> warnings;
-  set_log_sink([&](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kWarning) warnings.push_back(message);
+  const auto warnings = warnings_of([] {
+    parse({{"max_respones_per_second", "5"},
+           {"max_queue_delay_microseconds", "5"},
+           {"max_beam_width", "1"},
+           {"FORCE_CPU_ONLY_INPUT_TENSORS", "no"},
+           {"executor_worker_path", "/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker"},
+           {"worker_path", "/opt/tritonserver/backends/tensorrtllm/triton_tensorrtllm_worker"},
+           {"max_num_sequences", "64"}});
   });
-  parse({{"max_respones_per_second", "5"}, {"max_queue_delay_microseconds", "5"}, {"max_beam_width", "1"}});
-  set_log_sink([](LogLevel, const std::string&) {});
   CHECK_EQ(warnings.size(), 1u);
   CHECK(warnings[0].find("config.pbtxt: parameter max_respones_per_second is not known") != std::string::npos);
 }
@@ -119,7 +133,17 @@ TEST(the_policy_follows_from_the_type_of_batching_and_the_schedulers) {
   CHECK_ERROR(policy("v1", "max_utilization"), ErrorCode::kInvalidArgument,
               "batch_scheduler_policy is \"max_utilization\"; it must be guaranteed_no_evict or static_batch with");
   CHECK_ERROR(policy("v2", ""), ErrorCode::kInvalidArgument, "gpt_model_type is \"v2\"");
-  CHECK_ERROR(policy("", "max_use"), ErrorCode::kInvalidArgument, "batch_scheduler_policy is \"max_use\"");
+}
+
+TEST(unknown_ways_to_schedule_or_decode_are_warned_of_and_the_defaults_taken) {
+  const auto warnings = warnings_of([] {
+    const auto options = parse({{"batch_scheduler_policy", "max_use"}, {"decoding_mode", "lookup"}}).batch_manager;
+    CHECK(options.scheduler_policy == SchedulerPolicy::kGuaranteedNoEvict);
+    CHECK_EQ(options.prompt_lookup.max_draft_tokens, 0);
+  });
+  CHECK_EQ(warnings.size(), 2u);
+  CHECK(warnings[0].find("config.pbtxt: parameter batch_scheduler_policy is \"max_use\"") != std::string::npos);
+  CHECK(warnings[1].find("config.pbtxt: parameter decoding_mode is \"lookup\"") != std::string::npos);
 }
 
 TEST(options_of_the_kv_cache_are_parameters) {
@@ -134,6 +158,11 @@ TEST(options_of_the_kv_cache_are_parameters) {
   for (const std::string name : {"kv_cache_host_memory_bytes", "sink_token_length"}) {
     CHECK_ERROR(parse({{name, "-1"}}), ErrorCode::kInvalidArgument, "parameter " + name + " is \"-1\"; it must be 0");
   }
+  const auto windows = [](const std::string& name, const std::string& value) {
+    return parse({{name, value}}).engine.max_attention_windows;
+  };
+  CHECK(windows("max_attention_window_size", " 4096, 8192 ") == (std::vector<int32_t>{4096, 8192}));
+  CHECK(windows("max_kv_cache_length", "512") == std::vector<int32_t>{512});
   CHECK_ERROR(parse({{"max_attention_window_size", "512,,7"}}), ErrorCode::kInvalidArgument,
               "max_attention_window_size is \"512,,7\"; it must be an integer");
 }
@@ -148,7 +177,6 @@ TEST(drafts_are_looked_up_in_two_decoding_modes) {
       {{"decoding_mode", "prompt_lookup"}, {"prompt_lookup_max_draft_tokens", "5"}, {"prompt_lookup_max_ngram", "2"}});
   CHECK_EQ(chosen.max_draft_tokens, 5);
   CHECK_EQ(chosen.max_ngram, 2);
-  CHECK_ERROR(options({{"decoding_mode", "lookup"}}), ErrorCode::kInvalidArgument, "decoding_mode is \"lookup\"");
   CHECK_ERROR(options({{"decoding_mode", "prompt_lookup"}, {"prompt_lookup_max_ngram", "0"}}),
               ErrorCode::kInvalidArgument, "prompt_lookup_max_ngram is \"0\"; it must be 1 or more");
   CHECK_ERROR(options({{"prompt_lookup_max_draft_tokens", "5"}}), ErrorCode::kInvalidArgument,
@@ -169,7 +197,8 @@ TEST(what_is_not_served_is_refused_by_name) {
   const std::map<std::string, std::string> values = {
       {"decoding_mode", "medusa"},        {"guided_decoding_backend", "outlines"}, {"medusa_choices", "{0}"},
       {"eagle_choices", "{0}"},           {"encoder_model_path", "/encoder"},      {"participant_ids", "0,1"},
-      {"cross_kv_cache_fraction", "0.5"},
+      {"cross_kv_cache_fraction", "0.5"}, {"gpu_device_ids", "0;1"},                {"num_nodes", "2"},
+      {"lora_prefetch_dir", "/adapters"},
   };
   for (const auto& [name, value] : values) {
     CHECK_ERROR(parse({{name, value}}), ErrorCode::kUnsupported, "parameter " + name);
@@ -203,12 +232,17 @@ TEST(several_instances_are_refused) {
   CHECK_ERROR(parse_model_config(json.dump(), kModel), ErrorCode::kUnsupported, "2 instances");
 }
 
-TEST(a_batch_size_above_the_engines_names_both_files_and_values) {
+TEST(of_a_batch_size_above_the_engines_the_rest_waits) {
   auto config = parse({});
+  config.max_batch_size = 128;
   check_against_engine(config, engine_info());
-  config.max_batch_size = 9;
-  CHECK_ERROR(check_against_engine(config, engine_info()), ErrorCode::kInvalidArgument,
-              "config.pbtxt: max_batch_size is 9, but " + (kEngine / "config.json").string() + " was built for 8");
+}
+
+TEST(the_tokenizer_is_the_engines_or_the_one_that_a_parameter_gives) {
+  const std::filesystem::path given = kEngine / "given_tokenizer";
+  CHECK(parse({}).batch_manager.tokenizer_dir.empty());
+  CHECK(parse({{"tokenizer_dir", "${tokenizer_dir}"}}).batch_manager.tokenizer_dir.empty());
+  CHECK(parse({{"tokenizer_dir", given.string()}}).batch_manager.tokenizer_dir == given);
 }
 
 TEST(more_beams_than_the_engines_name_both_files_and_values) {
