@@ -1,4 +1,4 @@
-"""The `inflight` command: convert, build, check, repo, serve. Each subcommand's module is imported when it is used."""
+"""The `inflight` command. Each subcommand's module is imported when it is used."""
 
 import argparse
 import importlib
@@ -16,6 +16,7 @@ COMMANDS = {
     "check": ("inflight.engine.check_command", "whether the files of an engine or a checkpoint are undamaged"),
     "repo": ("inflight.repository.command", "engine → Triton model repository"),
     "serve": ("inflight.launcher.serve_command", "model repository or engine → running server"),
+    "install-backend": ("inflight.launcher.install_command", "the backend, for a tritonserver that you start yourself"),
 }
 
 

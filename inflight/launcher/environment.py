@@ -11,8 +11,8 @@ from inflight.launcher.backend_directory import find_installed, find_stub
 from inflight.launcher.server_directory import ServerDirectory
 from inflight.launcher.tritonserver import TritonInstallation
 
-_SERVER_PRELOAD = "libinflight_preload.so"  # backend/triton/preload.cc and what it is built with
-_STUB_PRELOAD = "libinflight_stub_preload.so"  # backend/python_stub
+SERVER_PRELOAD = "libinflight_preload.so"  # backend/triton/preload.cc and what it is built with
+STUB_PRELOAD = "libinflight_stub_preload.so"  # backend/python_stub
 
 
 def server_environment(installation: TritonInstallation, directory: ServerDirectory) -> dict[str, str]:
@@ -26,7 +26,7 @@ def server_environment(installation: TritonInstallation, directory: ServerDirect
     _prepend(environment, "LD_LIBRARY_PATH", [*installation.library_directories, shared_libpython().parent])
     _prepend(environment, "PATH", [Path(sys.executable).parent])
     environment |= _stub_environment(installation, directory)
-    _prepend(environment, "LD_PRELOAD", [_link(directory, _SERVER_PRELOAD)])
+    _prepend(environment, "LD_PRELOAD", [_link(directory, SERVER_PRELOAD)])
     environment["INFLIGHT_MADE_DIRECTORIES"] = str(directory.made)
     return environment
 
@@ -34,7 +34,7 @@ def server_environment(installation: TritonInstallation, directory: ServerDirect
 def _stub_environment(installation: TritonInstallation, directory: ServerDirectory) -> dict[str, str]:
     """What backend/python_stub/triton_python_backend_stub reads."""
     preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", "")}
-    _prepend(preload, "LD_PRELOAD", [_link(directory, _STUB_PRELOAD)])
+    _prepend(preload, "LD_PRELOAD", [_link(directory, STUB_PRELOAD)])
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
     return {
         "INFLIGHT_STUB": str(find_stub(installation)),

@@ -37,6 +37,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--exit-timeout",
+        "--exit_timeout",
         type=int,
         default=EXIT_TIMEOUT,
         metavar="SECONDS",
@@ -52,3 +53,26 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         f" model (default: {RestartPolicy.max_restarts})",
     )
     add("--no-restart", dest="max_restarts", action="store_const", const=0, help="the same as --max-restarts 0")
+
+
+def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every version of upstream's launcher: those of add_server_arguments, and those below."""
+    add = parser.add_argument
+    add("--model_repo", required=True, metavar="DIR", help="model repository, as `inflight repo` writes it")
+    add("--world_size", type=int, default=1, help="ranks of the engine (default: 1)")
+    add_server_arguments(parser)
+    without_effect = parser.add_argument_group(
+        "upstream's, without effect",
+        "no other server is in the way, one process serves every model, and MPI starts none",
+    )
+    for flags in (
+        ("--force", "-f"),
+        ("--multi-model",),
+        ("--disable-spawn-processes",),
+        ("--oversubscribe",),
+        ("--no-mpi",),
+        ("--trtllm_llmapi_launch",),
+    ):
+        without_effect.add_argument(*flags, action="store_true")
+    without_effect.add_argument("--tensorrt_llm_model_name", metavar="NAMES")
+    without_effect.add_argument("--multimodal_gpu0_cuda_mem_pool_bytes", type=int, metavar="N")
