@@ -11,7 +11,10 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inflight.errors import InflightError
-from inflight.repository.template import Filled, Variable, fill, parse_substitutions, template_variables
+from inflight.repository.template import Filled, Variable, fill, parse_substitutions, split, template_variables
+from inflight.repository.unserved_values import WITHOUT_EFFECT
+
+__all__ = ["split"]  # which upstream's tool has, too
 
 
 def main() -> int:
@@ -22,11 +25,15 @@ def main() -> int:
     options = parser.parse_args()
     try:
         text = options.file_path.read_text(encoding="utf-8")
-        filled = fill(text, parse_substitutions(options.substitutions))
+        substitutions = parse_substitutions(options.substitutions)
+        filled = fill(text, substitutions)
     except (InflightError, OSError, UnicodeDecodeError) as error:
         print(f"fill_template: {error}", file=sys.stderr)
         return 1
     report(options.file_path, filled, template_variables(text))
+    for name, reason in WITHOUT_EFFECT.get(options.file_path.absolute().parent.name, {}).items():
+        if substitutions.get(name):
+            print(f"{options.file_path}: {name} has no effect: {reason}", file=sys.stderr)
     if options.in_place:
         options.file_path.write_text(filled.text, encoding="utf-8")
     else:
@@ -41,20 +48,14 @@ def report(path: Path, filled: Filled, variables: list[Variable]) -> None:
             print(f"{path}: ${{{variable.name}}} is required and left unfilled", file=sys.stderr)
     optional = [variable for variable in filled.unfilled if not variable.required]
     if optional:
-        print(f"{path}: left unfilled, which means the default: {_with_defaults(optional)}", file=sys.stderr)
+        names = ", ".join(variable.name for variable in optional)
+        print(f"{path}: left unfilled, which means the default: {names}", file=sys.stderr)
     if filled.defaulted:
-        print(f"{path}: filled with the default: {_with_defaults(filled.defaulted)}", file=sys.stderr)
+        values = ", ".join(f"{variable.name} ({variable.default})" for variable in filled.defaulted)
+        print(f"{path}: filled with the default: {values}", file=sys.stderr)
     if filled.unknown:
         names = ", ".join(variable.name for variable in variables) or "none"
         print(f"{path}: no such variable: {', '.join(filled.unknown)}; the file has {names}", file=sys.stderr)
-
-
-def _with_defaults(variables: list[Variable]) -> str:
-    return ", ".join(map(_with_default, variables))
-
-
-def _with_default(variable: Variable) -> str:
-    return variable.name if variable.default is None else f"{variable.name} ({variable.default or 'empty'})"
 
 
 if __name__ == "__main__":

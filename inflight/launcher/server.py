@@ -23,6 +23,7 @@ from inflight.launcher.server_directory import ServerDirectory
 from inflight.launcher.stack import stack_bytes
 from inflight.launcher.tritonserver import find_tritonserver
 from inflight.repository.check import check_repository
+from inflight.repository.python_code import replacement_hint
 
 _ENDING = 4  # seconds that requests have to end with an error after that
 _POLL_PERIOD = 0.05  # seconds
@@ -214,6 +215,7 @@ class TritonServer:
             log.seek(self._log_begin)
             text = log.read().decode(errors="replace")
         reason = explain_failure(text) or f"exit status {self._started().wait()}"
+        reason += replacement_hint(self.model_repository, reason)
         return reason.replace(str(self._repository), str(self.model_repository))
 
 

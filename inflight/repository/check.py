@@ -11,9 +11,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from inflight.errors import InflightError
 from inflight.repository.draft_check import draft_misfits
 from inflight.repository.engine_values import engine_limit
+from inflight.repository.hub_cache import is_hub_id, tokenizer_directory
 from inflight.repository.parameters import is_unfilled
+from inflight.repository.python_code import is_ours, missing_imports
 from inflight.repository.template import template_variables
 from inflight.repository.tokenizer_check import foreign_tokenizers
+from inflight.repository.unserved_values import unserved_values
 
 _GENERATION_BACKENDS = ("inflight", "tensorrtllm")
 # Parameters without which a model cannot start, and the template variable that fills each.
@@ -28,8 +31,21 @@ class _Model:
     config: ModelConfig
 
     @property
+    def name(self) -> str:
+        return self.file.parent.name
+
+    @property
     def generates(self) -> bool:
         return self.config.backend in _GENERATION_BACKENDS
+
+    @property
+    def is_ensemble(self) -> bool:
+        return self.config.platform == "ensemble"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is made of model_templates, where upstream's own models have the same name."""
+        return self.is_ensemble or is_ours(self.file.parent)
 
     def parameter(self, name: str) -> str:
         """The value of a parameter, "" where it is unfilled."""
@@ -56,7 +72,14 @@ def check_repository(path: str | Path) -> None:
     _raise(problem for item in texts.items() for problem in _unfilled(*item))
     models = {file.parent.name: _Model(file, _parse(file, text)) for file, text in texts.items()}
     _raise(problem for model in models.values() for problem in _bad_paths(model))
+    _raise(problem for model in models.values() if model.is_ours for problem in _unserved_values(model))
     _raise(problem for model in models.values() for problem in _missing_models(model, models))
+    _raise(
+        problem
+        for model in models.values()
+        if model.config.backend == "python"
+        for problem in missing_imports(model.file.parent)
+    )
     _raise(problem for group in _groups(models) for problem in _bad_batch_sizes(group))
     _raise(problem for model in models.values() if model.generates for problem in _beyond_engine(model))
     _raise(problem for model in models.values() if model.generates for problem in _unfit_drafts(model))
@@ -98,14 +121,21 @@ def _bad_paths(model: _Model) -> Iterator[str]:
         required.append((model.engine_parameter, _ENGINE_VARIABLE))
         if model.parameter(_DRAFT_ENGINE):
             required.append((_DRAFT_ENGINE, _DRAFT_ENGINE))
-    if _TOKENIZER_PATH[0] in model.config.parameters:
+    if _TOKENIZER_PATH[0] in model.config.parameters and (not model.generates or model.parameter(_TOKENIZER_PATH[0])):
         required.append(_TOKENIZER_PATH)
     for parameter, variable in required:
         value = model.parameter(parameter)
         if not value:
             yield f"{model.file}: parameter {parameter} (${{{variable}}}) is unfilled; it is required"
-        elif not Path(value).is_dir():
+        elif not _is_there(parameter, value, model):
             yield f"{model.file}: parameter {parameter} (${{{variable}}}) is {value}, a directory that does not exist"
+
+
+def _is_there(parameter: str, value: str, model: _Model) -> bool:
+    """A tokenizer may be one of Hugging Face's hub, which upstream's own models download, and engines have theirs."""
+    if parameter != _TOKENIZER_PATH[0]:
+        return Path(value).is_dir()
+    return tokenizer_directory(value).is_dir() or is_hub_id(value) and (model.generates or not model.is_ours)
 
 
 def _missing_models(model: _Model, models: Mapping[str, _Model]) -> Iterator[str]:
@@ -125,38 +155,52 @@ def _groups(models: Mapping[str, _Model]) -> list[list[_Model]]:
 
 
 def _bad_batch_sizes(group: list[_Model]) -> Iterator[str]:
-    """Models that call each other must take the same batches, which pre- and postprocessing need."""
-    files: dict[int, list[str]] = {}
-    for model in group:
-        files.setdefault(model.config.max_batch_size, []).append(str(model.file))
-    if len(files) > 1:
-        sizes = ", but ".join(f"{size} in {' and '.join(names)}" for size, names in files.items())
-        yield f"max_batch_size (${{triton_max_batch_size}}) is {sizes}; fill all with the same value, at least 1"
-    elif 0 in files:
-        yield f"{' and '.join(files[0])}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
+    """Pre- and postprocessing need batches, and Triton needs an ensemble to take no larger ones than its steps."""
+    if without := [str(model.file) for model in group if model.config.max_batch_size == 0]:
+        yield f"{' and '.join(without)}: max_batch_size (${{triton_max_batch_size}}) is 0; fill in at least 1"
+        return
+    models = {model.name: model for model in group}
+    for ensemble in filter(lambda model: model.is_ensemble, group):
+        size = ensemble.config.max_batch_size
+        small = {name: models[name].config.max_batch_size for name in _called_models(ensemble)}
+        for name, step_size in small.items():
+            if step_size < size:
+                yield (
+                    f"{ensemble.file}: max_batch_size (${{triton_max_batch_size}}) is {size}, but {step_size} in "
+                    f"{models[name].file}, which it calls; fill in at most that"
+                )
 
 
 def _called_models(model: _Model) -> list[str]:
     steps = [step.model_name for step in model.config.ensemble_scheduling.step]
-    if "tensorrt_llm_model_name" in model.config.parameters:
+    if "tensorrt_llm_model_name" in model.config.parameters and not model.is_ensemble:  # upstream's, in Python
         steps.append(model.parameter("tensorrt_llm_model_name") or "tensorrt_llm")
-        if model.file.parent.name == "tensorrt_llm_bls":  # upstream's, in Python
+        if model.name == "tensorrt_llm_bls":
             steps += ["preprocessing", "postprocessing"]
     return steps
 
 
 def _beyond_engine(model: _Model) -> Iterator[str]:
+    """More beams than the engine's. Of a larger batch than the engine's, the rest waits."""
     beam_width = model.parameter("max_beam_width")
-    wanted = [("max_batch_size", "triton_max_batch_size", model.config.max_batch_size)]
-    if beam_width.isdecimal():  # the backend refuses what is not
-        wanted.append(("max_beam_width", "max_beam_width", int(beam_width)))
-    for name, variable, value in wanted:
-        limit = engine_limit(model.engine, name)
-        if value > limit:
-            yield (
-                f"{model.file}: {name} (${{{variable}}}) is {value}, but the engine {model.engine}/config.json was "
-                f"built for {limit}; fill in at most that, or rebuild with a larger --{name.replace('_', '-')}"
-            )
+    if beam_width.isdecimal() and int(beam_width) > (limit := engine_limit(model.engine, "max_beam_width")):
+        yield (  # the backend refuses what is no number
+            f"{model.file}: max_beam_width (${{max_beam_width}}) is {beam_width}, but the engine "
+            f"{model.engine}/config.json was built for {limit}; fill in at most that, or rebuild with a larger "
+            "--max-beam-width"
+        )
+
+
+def _unserved_values(model: _Model) -> Iterator[str]:
+    values = {name: model.parameter(name) for name in model.config.parameters}
+    for problem in unserved_values(model.name, values):
+        yield f"{model.file}: {problem}"
+    named, steps = values.get("tensorrt_llm_model_name"), _called_models(model)
+    if model.is_ensemble and named and named not in steps:
+        yield (
+            f"{model.file}: parameter tensorrt_llm_model_name (${{tensorrt_llm_model_name}}) is {named}, but its steps"
+            f" call {', '.join(dict.fromkeys(steps))}: write the name into the steps"
+        )
 
 
 def _unfit_drafts(model: _Model) -> Iterator[str]:
@@ -167,7 +211,9 @@ def _unfit_drafts(model: _Model) -> Iterator[str]:
 
 def _foreign_tokenizers(models: Mapping[str, _Model]) -> Iterator[str]:
     tokenizer_dirs = {
-        name: directory for name, model in models.items() if (directory := model.parameter(_TOKENIZER_PATH[0]))
+        name: str(tokenizer_directory(directory))
+        for name, model in models.items()
+        if (directory := model.parameter(_TOKENIZER_PATH[0]))
     }
     for engine in sorted({model.engine for model in models.values() if model.generates}):
         users = {

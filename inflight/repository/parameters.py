@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from inflight.errors import InflightError
+from inflight.repository.hub_cache import tokenizer_directory
 from inflight.text import Tokenizer
 from inflight.text.prompt_encoder import PromptLimits
 from inflight.text.word_limits import WordLimits
@@ -76,8 +77,8 @@ def word_limits_parameters(model_config: Mapping) -> WordLimits:
 
 
 def tokenizer_parameter(model_config: Mapping) -> Tokenizer:
-    """The tokenizer in the directory that parameter tokenizer_dir gives. Raises InflightError."""
-    directory = text_parameter(model_config, "tokenizer_dir")
+    """The tokenizer that parameter tokenizer_dir gives: a directory, or a hub id. Raises InflightError."""
+    directory = tokenizer_directory(text_parameter(model_config, "tokenizer_dir"))
     try:
         return Tokenizer(directory)
     except InflightError as error:

@@ -1,49 +1,40 @@
-"""Model templates: config.pbtxt files with variables, `${name}` or `${name | default(value)}` (jinja2).
+"""Model templates: config.pbtxt files with variables, `${name}`.
 
 A variable may stay unfilled in a parameter's string_value: the model that reads it takes a value that begins with
-`${` as the default, which upstream's templates leave unsaid. Only the directories that a model cannot start without
-must be filled. Everywhere else Triton reads the value, so there a variable without a default is required, and a default
-is written as soon as the template is filled.
+`${` as the default, as upstream's templates have it. Only the directories that a model cannot start without must be
+filled. Everywhere else Triton reads the value: there a variable must have one, and tools/fill_template.py writes that
+of model_templates/defaults.json where none is given.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, TemplateError
-
+import inflight
 from inflight.errors import InflightError
 
-_VARIABLE = re.compile(r"\$\{\s*(?P<name>[A-Za-z_]\w*)\s*(?:\|[^{}]*)?\}")
+_DEFAULTS = "defaults.json"
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)\}")
 _STRING_OR_COMMENT = re.compile(r'(?P<parameter>string_value:\s*)?"(?:[^"\\\n]|\\.)*"|(?P<comment>#)[^\n]*')
-_REQUIRED_DIRECTORIES = ("engine_dir", "tokenizer_dir")
+_IN_PYTHON = re.compile(r'^\s*backend:\s*"python"', re.MULTILINE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_OUTSIDE_STRINGS = re.compile(r"""["'#\\\x00-\x1f]""")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\0": r"\000"})
-_environment = Environment(
-    variable_start_string="${",
-    variable_end_string="}",
-    block_start_string="<%",
-    block_end_string="%>",
-    comment_start_string="<#",
-    comment_end_string="#>",
-    undefined=StrictUndefined,
-)
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a template. default: None where the template gives none. read_by_triton: it stands outside of
-    string_value in at least one place, so that Triton cannot read the file before it has a value."""
+    """A variable of a template. read_by_triton: it stands outside of string_value in at least one place, so that
+    Triton cannot read the file before it has a value. default: that value, None where there is no usual one. required:
+    the model cannot start without a value."""
 
     name: str
-    default: str | None
     read_by_triton: bool
-
-    @property
-    def required(self) -> bool:
-        return self.default is None and (self.read_by_triton or self.name in _REQUIRED_DIRECTORIES)
+    default: str | None
+    required: bool
 
 
 @dataclass
@@ -56,22 +47,52 @@ class Filled:
     unknown: list[str]  # given, but not in the template
 
 
+def find_templates(name: str = "model_templates") -> Path:
+    """The directory of that name: of the installed package, or of the source tree around it."""
+    for package in map(Path, inflight.__path__):
+        for directory in (package / name, package.parent / name):
+            if (directory / "tensorrt_llm" / "config.pbtxt").is_file():
+                return directory
+    raise InflightError(f"{name} is not in the installed inflight package: install it with `pip install .`")
+
+
+@cache
+def template_defaults() -> Mapping[str, str]:
+    """What stands for a variable that Triton reads and that nobody gives, by its name."""
+    return json.loads((find_templates() / _DEFAULTS).read_text(encoding="utf-8"))
+
+
+def split(text: str, delimiter: str) -> list[str]:
+    """The parts of `text` between delimiters; a backslash makes a part of what follows it."""
+    parts, current = [], ""
+    characters = iter(text)
+    for character in characters:
+        if character == "\\":
+            current += next(characters, "")
+        elif character == delimiter:
+            parts.append(current)
+            current = ""
+        else:
+            current += character
+    return [*parts, current]
+
+
 def template_variables(text: str) -> list[Variable]:
     """Every variable of the template, in order."""
-    variables: dict[str, Variable] = {}
+    read_by_triton: dict[str, bool] = {}
     for match, place in _places(text):
-        name, default = match["name"], _default_of(match.group())
-        known = variables.get(name, Variable(name, default, False))
-        variables[name] = Variable(name, known.default, known.read_by_triton or place.read_by_triton)
-    return list(variables.values())
+        name = match["name"]
+        read_by_triton[name] = read_by_triton.get(name, False) or place.read_by_triton
+    directory = "tokenizer_dir" if _IN_PYTHON.search(text) else "engine_dir"
+    return [_variable(name, triton, name == directory) for name, triton in read_by_triton.items()]
 
 
-def fill(text: str, values: Mapping[str, object], resolve_defaults: bool = False) -> Filled:
+def fill(text: str, values: Mapping[str, object], leave_parameters: bool = True) -> Filled:
     """Replaces the variables that have a value; see the module about the others.
 
     values: a bool becomes true or false, anything else its str(), escaped where it stands in a string. An empty value
-    that Triton would read counts as not given. resolve_defaults: every default is written. Raises InflightError for a
-    value that cannot stand in its place.
+    that Triton would read counts as not given. leave_parameters: variables in a string_value may stay; otherwise the
+    value of those that are not required is empty. Raises InflightError for a value that cannot stand in its place.
     """
     replacements: dict[str, str] = {}
     unfilled, defaulted = [], []
@@ -80,9 +101,11 @@ def fill(text: str, values: Mapping[str, object], resolve_defaults: bool = False
         value = _spell(values[variable.name]) if variable.name in values else None
         if value is not None and not (value == "" and variable.read_by_triton):
             replacements[variable.name] = value
-        elif variable.default is not None and (variable.read_by_triton or resolve_defaults):
+        elif variable.default is not None:
             replacements[variable.name] = variable.default
             defaulted.append(variable)
+        elif not leave_parameters and not variable.required:
+            replacements[variable.name] = ""
         else:
             unfilled.append(variable)
     pieces, end = [], 0
@@ -98,7 +121,9 @@ def fill(text: str, values: Mapping[str, object], resolve_defaults: bool = False
 def parse_substitutions(text: str) -> dict[str, str]:
     """Reads `key:value,key:value…`; values may hold colons, and commas written `\\,`. Raises InflightError."""
     substitutions = {}
-    for item in _split_unescaped(text):
+    for item in split(text, ","):
+        if not item.strip():
+            continue
         key, colon, value = item.partition(":")
         if not colon or not key.strip():
             raise InflightError(f"{item!r} is not of the form key:value (a comma inside a value is written \\,)")
@@ -133,30 +158,10 @@ def _places(text: str) -> Iterator[tuple[re.Match, _Place]]:
             yield match, _Place(quoted=True, read_by_triton=not inside["parameter"])
 
 
-@cache
-def _default_of(expression: str) -> str | None:
-    if "|" not in expression:
-        return None
-    try:
-        return _environment.from_string(expression).render()
-    except TemplateError as error:
-        raise InflightError(f"template variable {expression}: {error}") from error
+def _variable(name: str, read_by_triton: bool, is_directory: bool) -> Variable:
+    default = template_defaults().get(name) if read_by_triton else None
+    return Variable(name, read_by_triton, default, default is None and (read_by_triton or is_directory))
 
 
 def _spell(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _split_unescaped(text: str) -> list[str]:
-    items, current = [], ""
-    characters = iter(text)
-    for character in characters:
-        if character == "\\":
-            following = next(characters, "")
-            current += following if following in (",", "\\") else character + following
-        elif character == ",":
-            items.append(current)
-            current = ""
-        else:
-            current += character
-    return [item for item in [*items, current] if item.strip()]

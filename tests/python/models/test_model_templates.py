@@ -47,7 +47,7 @@ def configs():
     values = {"triton_max_batch_size": 8, "engine_dir": "/engine", "tokenizer_dir": "/tokenizer"}
     texts = {model: (find_templates() / model / "config.pbtxt").read_text() for model in MODELS}
     return {
-        model: text_format.Parse(fill(text, values, resolve_defaults=True).text, ModelConfig())
+        model: text_format.Parse(fill(text, values, leave_parameters=False).text, ModelConfig())
         for model, text in texts.items()
     }
 

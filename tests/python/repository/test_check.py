@@ -13,6 +13,7 @@ from tokenizers.models import BPE
 from inflight.errors import InflightError
 from inflight.repository.check import check_repository
 from inflight.repository.generate import find_templates, generate_repository
+from inflight.repository.hub_cache import tokenizer_directory
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_unfilled_templates_are_refused_with_every_variable_that_triton_would_tr
 
 
 def test_unfilled_optional_variables_pass(repository):
-    edit(repository / "tensorrt_llm" / "config.pbtxt", 'string_value: "guaranteed_no_evict"',
-         'string_value: "${batch_scheduler_policy}"')  # fmt: skip
+    for name in ("batch_scheduler_policy", "tokenizer_dir"):  # 0.19 has the tokenizer for guided decoding alone
+        edit(repository / "tensorrt_llm" / "config.pbtxt", f'("{name}"[^"]*")[^"]*"', rf'\1${{{name}}}"')
     check_repository(repository)
 
 
@@ -93,18 +94,44 @@ def test_the_generating_model_may_have_another_name(repository, model):
     check_repository(repository)
 
 
-@pytest.mark.parametrize("model, size", [("preprocessing", 4), ("tensorrt_llm", 4), ("postprocessing", 0)])
-def test_batch_sizes_must_agree_and_one_message_names_all_files(repository, model, size):
-    edit(repository / model / "config.pbtxt", "max_batch_size: 8", f"max_batch_size: {size}")
-    message = assert_refused(repository, f"{size} in {repository}/{model}/config.pbtxt", "triton_max_batch_size")
-    others = [file for file in repository.glob("*/config.pbtxt") if file.parent.name != model]
-    assert " and ".join(sorted(map(str, others))) in message and "\n" not in message
+def set_batch_size(repository, model, size):
+    edit(repository / model / "config.pbtxt", r"max_batch_size: \d+", f"max_batch_size: {size}")
 
 
-def test_batch_size_beyond_the_engine_is_refused(repository, engine):
+@pytest.mark.parametrize("model", ["preprocessing", "tensorrt_llm", "postprocessing"])
+def test_an_ensembles_batches_must_fit_into_its_steps(repository, model):
+    set_batch_size(repository, model, 4)
+    assert_refused(
+        repository, f"{repository}/ensemble/config.pbtxt: max_batch_size", f"is 8, but 4 in {repository}/{model}/"
+    )
+    for ensemble in ("ensemble", "tensorrt_llm_bls"):
+        set_batch_size(repository, ensemble, 4)
+    check_repository(repository)
+
+
+def test_a_model_without_batches_is_refused(repository):
+    set_batch_size(repository, "postprocessing", 0)
+    assert_refused(repository, f"{repository}/postprocessing/config.pbtxt: max_batch_size", "is 0; fill in at least 1")
+
+
+def test_of_a_batch_size_beyond_the_engines_the_rest_waits(repository):
     for file in repository.glob("*/config.pbtxt"):
-        edit(file, "max_batch_size: 8", "max_batch_size: 9")
-    assert_refused(repository, "tensorrt_llm/config.pbtxt", "is 9", f"{engine}/config.json was built for 8")
+        set_batch_size(repository, file.parent.name, 128)
+    check_repository(repository)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameter", "reason"),
+    [
+        ("preprocessing", "visual_model_path", "multimodal models are not served"),
+        ("tensorrt_llm_bls", "tensorrt_llm_draft_model_name", "give its engine as draft_engine_dir"),
+        ("tensorrt_llm_bls", "tensorrt_llm_model_name", "its steps call preprocessing, tensorrt_llm, postprocessing"),
+    ],
+)
+def test_what_would_be_lost_is_refused(repository, model, parameter, reason):
+    file = repository / model / "config.pbtxt"
+    edit(file, f'("{parameter}"[^"]*")[^"]*"', r'\1other"')
+    assert_refused(repository, f"{file}: parameter {parameter} (${{{parameter}}}) is other", reason)
 
 
 def test_beam_width_beyond_the_engine_is_refused(repository, engine):
@@ -283,4 +310,31 @@ def test_upstream_repositories_pass(make_upstream_repository):
 
 def test_upstream_repositories_are_checked_as_ours_are(make_upstream_repository):
     repository = make_upstream_repository(decoupled_mode="${decoupled_mode}")
-    assert_refused(repository, "tensorrt_llm_bls/config.pbtxt: ${decoupled_mode} is unfilled; give it a value with")
+    assert_refused(repository, "tensorrt_llm_bls/config.pbtxt: ${decoupled_mode} is unfilled; give it a value (its")
+
+
+@pytest.fixture
+def hub_cache(tmp_path, engine, monkeypatch):
+    """Has the engine's tokenizer as that of the model org/model."""
+    snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / "abc"
+    shutil.copytree(engine / "tokenizer", snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return snapshot
+
+
+def test_a_tokenizer_of_the_hub_is_taken_from_its_local_cache(repository, hub_cache):
+    use_tokenizer(repository, "preprocessing", "org/model")
+    check_repository(repository)
+    assert tokenizer_directory("org/model") == hub_cache
+    use_tokenizer(repository, "preprocessing", "org/another")
+    assert_refused(
+        repository, "parameter tokenizer_dir (${tokenizer_dir}) is org/another, a directory that does not exist"
+    )
+
+
+def test_upstreams_own_models_may_download_theirs(repository, hub_cache):
+    use_tokenizer(repository, "preprocessing", "org/another")
+    (repository / "preprocessing" / "1" / "model.py").write_text("import json\n")
+    check_repository(repository)

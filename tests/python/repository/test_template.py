@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from inflight.errors import InflightError
-from inflight.repository.template import fill, parse_substitutions, template_variables
+from inflight.repository.template import fill, find_templates, parse_substitutions, template_variables
 
 TOOL = Path(__file__).parents[3] / "tools" / "fill_template.py"
 TEMPLATE = """\
 max_batch_size: ${triton_max_batch_size}
-decoupled: ${decoupled_mode | default('true')}  # never ${this}
+decoupled: ${decoupled_mode}  # never ${this}
 parameters { key: "engine" value { string_value: "${engine_dir}" } }
-parameters { key: "policy" value { string_value: "${policy | default('none')}" } }
+parameters { key: "policy" value { string_value: "${policy}" } }
 """
 UPSTREAM_PARAMETER = 'parameters { key: "skip_special_tokens" value { string_value: "${skip_special_tokens}" } }\n'
 
@@ -29,7 +29,7 @@ def test_variables_are_named_with_their_defaults():
         "triton_max_batch_size": None,
         "decoupled_mode": "true",
         "engine_dir": None,
-        "policy": "none",
+        "policy": None,
     }
     assert [name for name, variable in variables.items() if variable.read_by_triton] == [
         "triton_max_batch_size",
@@ -41,7 +41,7 @@ def test_unfilled_variables_stay_unless_triton_has_to_read_their_default():
     filled = fill(TEMPLATE, {"engine_dir": "/e", "other": 1})
     assert 'string_value: "/e"' in filled.text
     assert "decoupled: true" in filled.text and names(filled.defaulted) == ["decoupled_mode"]
-    assert "${triton_max_batch_size}" in filled.text and "${policy | default('none')}" in filled.text
+    assert "${triton_max_batch_size}" in filled.text and "${policy}" in filled.text
     assert names(filled.unfilled) == ["triton_max_batch_size", "policy"]
     assert filled.unknown == ["other"]
 
@@ -52,8 +52,30 @@ def test_a_template_can_be_filled_in_several_passes():
     assert passes == once
 
 
-def test_all_defaults_can_be_written():
-    assert fill(TEMPLATE, {}, resolve_defaults=True).text.count("${") == 3  # two required ones, and the comment
+def test_parameters_can_be_left_empty_in_place_of_unfilled():
+    filled = fill(TEMPLATE, {}, leave_parameters=False)
+    assert names(filled.unfilled) == ["triton_max_batch_size", "engine_dir"]
+    assert 'key: "policy" value { string_value: "" }' in filled.text
+
+
+@pytest.mark.parametrize(
+    ("backend", "required"), [("python", "tokenizer_dir"), ("tensorrtllm", "engine_dir"), ("${backend}", "engine_dir")]
+)
+def test_which_directory_is_required_depends_on_the_model(backend, required):
+    """preprocessing can do without an engine, and tensorrt_llm without a tokenizer."""
+    text = f'backend: "{backend}"\n' + "".join(
+        f'parameters {{ key: "{name}" value {{ string_value: "${{{name}}}" }} }}\n'
+        for name in ("engine_dir", "tokenizer_dir")
+    )
+    assert [
+        variable.name for variable in template_variables(text) if variable.required and variable.name != "backend"
+    ] == [required]
+
+
+def test_upstreams_defaults_of_what_triton_reads():
+    """Its documented commands leave these out."""
+    policy = "{ max_queue_delay_microseconds: ${max_queue_delay_microseconds} max_queue_size: ${max_queue_size} }"
+    assert fill(policy, {}).text == "{ max_queue_delay_microseconds: 0 max_queue_size: 0 }"
 
 
 def test_an_empty_value_stands_in_a_string_but_not_where_triton_reads():
@@ -87,6 +109,15 @@ def test_a_substitution_without_key_or_colon_is_refused(text):
         parse_substitutions(text)
 
 
+def test_split_is_the_tools_as_it_is_upstreams():
+    program = (
+        f"import sys; sys.path.insert(0, {str(TOOL.parent)!r}); from fill_template import split\n"
+        r"print(split('a,b,c', ','), split('a\\,b\\,c', ','), split('a\\,b', ':'), split('', ','))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "['a', 'b', 'c'] ['a,b,c'] ['a,b'] ['']\n", done.stderr
+
+
 def run_tool(*arguments):
     return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, timeout=60)
 
@@ -107,9 +138,17 @@ def test_the_tool_names_what_it_left_and_what_it_did_not_know(tmp_path):
     messages = run_tool("-i", file, "polcy:x").stderr
     assert "${triton_max_batch_size} is required and left unfilled" in messages
     assert "${engine_dir} is required and left unfilled" in messages
-    assert "left unfilled, which means the default: policy (none), skip_special_tokens\n" in messages
+    assert "left unfilled, which means the default: policy, skip_special_tokens\n" in messages
     assert "filled with the default: decoupled_mode (true)" in messages
     assert "no such variable: polcy; the file has triton_max_batch_size" in messages
+
+
+def test_the_tool_says_what_has_no_effect(tmp_path):
+    file = tmp_path / "postprocessing" / "config.pbtxt"
+    file.parent.mkdir()
+    file.write_text((find_templates() / "postprocessing" / "config.pbtxt").read_text())
+    messages = run_tool("-i", file, "triton_max_batch_size:4,tokenizer_dir:/t,postprocessing_instance_count:3").stderr
+    assert "postprocessing_instance_count has no effect: one instance keeps" in messages
 
 
 def test_the_tool_fails_on_what_it_cannot_read(tmp_path):

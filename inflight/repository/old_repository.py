@@ -1,0 +1,71 @@
+"""What a repository of upstream's, filled for TensorRT-LLM, says that ours should say, too."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from inflight.errors import InflightError
+from inflight.repository.parameters import is_unfilled
+from inflight.repository.template import fill, find_templates
+
+# Given by the engine and by what serves it.
+_OF_THE_ENGINE = ("engine_dir", "tokenizer_dir", "triton_backend")
+_PARAMETER = re.compile(r'parameters { key: "(?P<key>\w+)"  value { string_value: "\${(?P<variable>\w+)}" } }')
+_LOGITS = ("context_logits", "generation_logits")
+
+Values = dict[str, str]
+
+
+def read_values(repository: Path, models: tuple[str, ...]) -> dict[str, Values]:
+    """The template variables of each of `models` that is in the old repository. Raises InflightError."""
+    values = {
+        model: _values(model, _parse(file))
+        for model in models
+        if (file := repository / model / "config.pbtxt").is_file()
+    }
+    if "tensorrt_llm" not in values:
+        raise InflightError(f"{repository} is no model repository of upstream's: it has no tensorrt_llm/config.pbtxt")
+    if skip := values.get("postprocessing", {}).get("skip_special_tokens"):
+        values["tensorrt_llm"]["skip_special_tokens"] = skip  # which looks for stop words in the text
+    return values
+
+
+def other_models(repository: Path, models: tuple[str, ...]) -> list[Path]:
+    """The models of a repository beside those."""
+    return sorted(file.parent for file in repository.glob("*/config.pbtxt") if file.parent.name not in models)
+
+
+def _parse(file: Path) -> ModelConfig:
+    text = fill(file.read_text(encoding="utf-8"), {"triton_max_batch_size": 0}).text
+    try:
+        return text_format.Parse(text, ModelConfig(), allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise InflightError(f"{file}: line {error} (not a valid model configuration)") from error
+
+
+def _values(model: str, config: ModelConfig) -> Values:
+    variables = _variables_of_parameters(model)
+    values = {
+        variables[name]: parameter.string_value
+        for name, parameter in config.parameters.items()
+        if name in variables and not is_unfilled(parameter.string_value)
+    }
+    if config.max_batch_size > 0:
+        values["triton_max_batch_size"] = str(config.max_batch_size)
+    for output in config.output:
+        if output.name in _LOGITS:
+            values["logits_datatype"] = DataType.Name(output.data_type)
+    if model == "tensorrt_llm":
+        values["decoupled_mode"] = str(config.model_transaction_policy.decoupled).lower()
+        if size := config.dynamic_batching.default_queue_policy.max_queue_size:
+            values["max_queue_size"] = str(size)
+    return {name: value for name, value in values.items() if name not in _OF_THE_ENGINE}
+
+
+def _variables_of_parameters(model: str) -> Mapping[str, str]:
+    """Which template variable fills a parameter, as our own template has it."""
+    text = (find_templates() / model / "config.pbtxt").read_text(encoding="utf-8")
+    return {match["key"]: match["variable"] for match in _PARAMETER.finditer(text)}
