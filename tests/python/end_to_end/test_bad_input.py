@@ -46,6 +46,8 @@ TEXT_CASES = {
     "end_id outside the vocabulary": ({"end_id": 100000}, "end_id"),
     "more beams than the engine's": ({"beam_width": 99}, "beam_width"),
     "more sequences than beams": ({"beam_width": 2, "num_return_sequences": 3}, "num_return_sequences"),
+    "more words than are taken": ({"stop_words": ["a"] * 9000}, "stop_words has 9000 words; at most 8192"),
+    "words longer than are taken": ({"bad_words": ["ab" * 40000]}, "the words of bad_words have 80000 bytes together"),
     "LoRA adapter": ({"lora_task_id": 1}, "lora_task_id"),
     "generation logits of beams": ({"beam_width": 2, "return_generation_logits": True}, "return_generation_logits"),
     "guide that cannot be read": (

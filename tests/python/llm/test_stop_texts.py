@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from native_requests import run
 
 from inflight import _native
-from inflight.llm import LLM, SamplingParams
+from inflight.llm import LLM, SamplingParams, StructuredOutputsParams
 from inflight.text import TextStream, Tokenizer, cut
 from inflight.text.postprocessor import Postprocessor
 from inflight.text.spellings import spellings
@@ -79,7 +79,7 @@ def stop_texts(draw, text):
 
 
 EXAMPLES = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -111,11 +111,16 @@ def test_the_text_ends_at_the_first_stop_text(llm, unstopped, data):
 
 @pytest.fixture(scope="module")
 def manager(directory):
-    """With drafts, so that a step brings several tokens."""
+    """With drafts, of the model itself, so that a step brings several tokens."""
     with _native.BatchManager(
-        directory, num_threads=1, tokenizer_dir=directory / "tokenizer", prompt_lookup_max_draft_tokens=4
+        directory,
+        num_threads=1,
+        tokenizer_dir=directory / "tokenizer",
+        draft_engine_dir=directory,
+        num_draft_tokens=3,
     ) as manager:
         yield manager
+        assert manager.statistics()["accepted_draft_tokens"] > 0
 
 
 @EXAMPLES
@@ -185,3 +190,13 @@ def test_bad_words_are_banned_as_they_are_spelled_after_a_space_and_inside_of_a_
         generated = output.outputs[0].token_ids
         windows = [generated[at : at + len(ids)] for ids in banned for at in range(len(generated))]
         assert not any(ids in windows for ids in banned)
+
+
+def test_a_guided_text_ends_at_a_stop_text(llm):
+    guide = StructuredOutputsParams(regex="[a-z ]{30}")
+    (whole,) = llm.generate(PROMPT, sampled(0, structured_outputs=guide))
+    text = whole.outputs[0].text
+    stop = text[10:13]
+    (output,) = llm.generate(PROMPT, sampled(0, structured_outputs=guide, stop=stop, include_stop_str_in_output=True))
+    assert output.outputs[0].text == text[: text.index(stop) + 3]
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", stop)
