@@ -32,10 +32,11 @@ struct DraftModelOptions {
   int32_t num_draft_tokens = 4;  // in a step, of each sequence
 };
 
-// Of the stop words of a request, and of its bad words: more are refused.
+// Of the stop words of a request, and of its bad words: more are refused. Of words as tokens, twice as many and as long
+// are taken, since each may come in two spellings.
 struct WordLimits {
   int32_t max_words = 8192;
-  int32_t max_length = 65536;  // tokens of all words together; bytes where they are texts
+  int32_t max_length = 65536;  // bytes of all words together
 };
 
 struct BatchManagerOptions {

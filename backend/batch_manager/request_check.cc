@@ -29,14 +29,18 @@ void check_tokens(const char* name, std::span<const int32_t> tokens, int32_t voc
   }
 }
 
+// Words as tokens: those of a text come in two spellings, with and without a space before.
 void check_words(const char* name, const WordList& words, int32_t vocab_size, const WordLimits& limits) {
-  if (words.size() > static_cast<size_t>(limits.max_words)) {
-    invalid(name, " has ", words.size(), " words; at most ", limits.max_words,
-            " are taken: send fewer, or give the server a larger max_words");
+  const int64_t max_words = 2 * int64_t{limits.max_words};
+  const int64_t max_length = 2 * int64_t{limits.max_length};
+  if (words.size() > static_cast<size_t>(max_words)) {
+    invalid(name, " has ", words.size(), " words as tokens; at most ", max_words,
+            " are taken, two spellings of each: send fewer, or give the server a larger max_words");
   }
-  if (words.length() > static_cast<size_t>(limits.max_length)) {
-    invalid("the words of ", name, " have ", words.length(), " tokens together; at most ", limits.max_length,
-            " are taken: send fewer or shorter ones, or give the server a larger max_words_length");
+  if (words.length() > static_cast<size_t>(max_length)) {
+    invalid("the words of ", name, " have ", words.length(), " tokens together; at most ", max_length,
+            " are taken, two spellings of each: send fewer or shorter ones, or give the server a larger "
+            "max_words_length");
   }
   for (size_t i = 0; i < words.size(); ++i) {
     if (words[i].empty()) invalid(name, " holds a word without tokens; leave it out");

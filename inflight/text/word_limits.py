@@ -11,7 +11,8 @@ from inflight.errors import InflightError
 class WordLimits:
     """Of each list of words of a request. The defaults are the batch manager's.
 
-    max_words: words in the list. max_words_length: bytes of all of them together (of lists of tokens: tokens).
+    max_words: words in the list. max_words_length: bytes of all of them together. Of words as
+    tokens, the batch manager takes twice as many and as long, since each may come in two spellings.
     """
 
     max_words: int = _native.DEFAULT_MAX_WORDS

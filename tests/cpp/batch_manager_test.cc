@@ -361,7 +361,7 @@ TEST(stopping_does_not_wait_for_the_rate) {
 TEST(bad_requests_are_refused_by_name) {
   EngineInfo info = small_engine();
   info.num_blocks = 10;
-  BatchManager manager(std::make_unique<PagedEngine>(info), {.word_limits = {.max_words = 3, .max_length = 5}});
+  BatchManager manager(std::make_unique<PagedEngine>(info), {.word_limits = {.max_words = 2, .max_length = 3}});
   const auto refused = [&](const std::string& text, auto change) {
     Request request = make_request({1, 2, 3}, 4);
     change(request);
@@ -388,9 +388,9 @@ TEST(bad_requests_are_refused_by_name) {
   refused("end_id is 1000", [](Request& r) { r.sampling.end_ids = {1000}; });
   refused("bad_words holds 1001", [](Request& r) { r.bad_words = {{1, 1001}}; });
   refused("stop_words holds a word without tokens", [](Request& r) { r.stop_words = {{}}; });
-  refused("stop_words has 4 words; at most 3 are taken", [](Request& r) { r.stop_words = {{1}, {2}, {3}, {4}}; });
-  refused("the words of bad_words have 6 tokens together; at most 5",
-          [](Request& r) { r.bad_words = {{1, 2, 3}, {2, 3, 4}}; });
+  refused("stop_words has 5 words as tokens; at most 4", [](Request& r) { r.stop_words = {{1}, {2}, {3}, {4}, {5}}; });
+  refused("the words of bad_words have 7 tokens together; at most 6",
+          [](Request& r) { r.bad_words = {{1, 2, 3}, {2, 3, 4, 5}}; });
   Collector collector;
   manager.submit(make_request({1, 2, 3}, 4), collector.callback());
   CHECK(collector.wait().finish_reason == FinishReason::kLength);

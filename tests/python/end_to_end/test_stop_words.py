@@ -64,3 +64,8 @@ def test_a_special_token_stops_by_its_name(smollm2_server):
     by_name = texts(smollm2_server, "ensemble", **request, stop_words=["<|im_end|>"])
     own_end = texts(smollm2_server, "ensemble", **{**request, "end_id": 2})
     assert by_name == own_end
+
+
+def test_as_many_words_as_the_limits_say_are_taken(smollm2_server):
+    words = [f"{number:08d}" for number in range(8192)]
+    assert len(texts(smollm2_server, "ensemble", stop_words=words, bad_words=words)) == 2
