@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from inflight.errors import InflightError
-from inflight.generation import CompletionOutput
 from inflight.llm import LLM
-from inflight.sampling_params import SamplingParams
+from inflight.llm.generation import CompletionOutput
+from inflight.llm.sampling_params import SamplingParams
 
 Tensors = Mapping[str, np.ndarray]
 

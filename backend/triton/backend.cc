@@ -5,8 +5,8 @@
 #include "common/error.h"
 #include "common/logging.h"
 #include "triton/errors.h"
-#include "triton/instance_state.h"
-#include "triton/model_state.h"
+#include "triton/model/instance_state.h"
+#include "triton/model/model_state.h"
 #include "triton/shutdown.h"
 
 using namespace inflight;

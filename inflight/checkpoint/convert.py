@@ -110,11 +110,11 @@ def open_source(path: Path) -> ModelSource:
         raise InflightError(f"{path} is a checkpoint already: make an engine of it with `inflight build`")
     refuse_what_is_no_model(path)
     if path.is_dir():
-        from inflight.checkpoint.huggingface_source import HuggingFaceSource
+        from inflight.checkpoint.huggingface.source import HuggingFaceSource
 
         return HuggingFaceSource(path)
     if path.is_file():
-        from inflight.checkpoint.gguf_source import GgufSource
+        from inflight.checkpoint.gguf.source import GgufSource
 
         return GgufSource(path)
     raise InflightError(f"{path} does not exist: give a Hugging Face directory or a GGUF file")

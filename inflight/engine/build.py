@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from inflight._native import available_cpus, pack_matrix
 from inflight.checkpoint import canonical
-from inflight.checkpoint.huggingface_tokenizer import check_tokenizer
+from inflight.checkpoint.huggingface.tokenizer import check_tokenizer
 from inflight.checkpoint.matrix import Matrix, MatrixType
 from inflight.checkpoint.reader import CheckpointReader, StoredMatrix
 from inflight.checkpoint.safetensors import SafetensorsWriter

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from inflight.checkpoint import canonical
-from inflight.checkpoint.huggingface_tokenizer import check_tokenizer
+from inflight.checkpoint.huggingface.tokenizer import check_tokenizer
 from inflight.checkpoint.reader import CheckpointReader
 from inflight.checkpoint.safetensors import SafetensorsReader
 from inflight.engine.config import EngineConfig

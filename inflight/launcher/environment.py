@@ -11,7 +11,7 @@ from inflight.launcher.backend_directory import find_installed, find_stub
 from inflight.launcher.server_directory import ServerDirectory
 from inflight.launcher.tritonserver import TritonInstallation
 
-SERVER_PRELOAD = "libinflight_preload.so"  # backend/triton/preload.cc and what it is built with
+SERVER_PRELOAD = "libinflight_preload.so"  # backend/triton/preload/preload.cc and what it is built with
 STUB_PRELOAD = "libinflight_stub_preload.so"  # backend/python_stub
 
 

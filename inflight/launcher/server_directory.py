@@ -14,7 +14,7 @@ from pathlib import Path
 
 _PREFIX = "inflight-server-"
 _LOCK = "lock"
-# Links to the directories that tritonserver makes elsewhere, see backend/triton/temporary_directories.cc.
+# Links to the directories that tritonserver makes elsewhere, see backend/triton/preload/temporary_directories.cc.
 _MADE = "made"
 _SHARED_MEMORY = Path("/dev/shm")
 

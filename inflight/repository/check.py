@@ -8,14 +8,14 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from inflight.engine.draft_check import draft_misfits
+from inflight.engine.tokenizer_check import foreign_tokenizers
 from inflight.errors import InflightError
-from inflight.repository.draft_check import draft_misfits
 from inflight.repository.engine_values import engine_limit
 from inflight.repository.hub_cache import is_hub_id, tokenizer_directory
 from inflight.repository.parameters import is_unfilled
 from inflight.repository.python_code import is_ours, missing_imports
 from inflight.repository.template import template_variables
-from inflight.repository.tokenizer_check import foreign_tokenizers
 from inflight.repository.unserved_values import unserved_values
 
 _GENERATION_BACKENDS = ("inflight", "tensorrtllm")
@@ -54,7 +54,7 @@ class _Model:
 
     @property
     def engine_parameter(self) -> str:
-        """The parameter that gives the engine, as the backend chooses it (backend/triton/model_config.cc)."""
+        """The parameter that gives the engine, as the backend chooses it (backend/triton/model/backend_config.cc)."""
         given = [name for name in ("gpt_model_path", "engine_dir") if name in self.config.parameters]
         return next((name for name in given if self.config.parameters[name].string_value), "gpt_model_path")
 

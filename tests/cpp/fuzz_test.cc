@@ -13,7 +13,7 @@
 #include "fake_triton.h"
 #include "random_matrix.h"
 #include "tiny_model.h"
-#include "triton/request_reader.h"
+#include "triton/request/request_reader.h"
 
 using namespace inflight;
 using namespace inflight::test;
@@ -176,7 +176,7 @@ TEST(damaged_packed_matrices) {
 }
 
 TEST(damaged_request_tensors) {
-  triton::ModelConfig config;
+  triton::BackendConfig config;
   config.max_batch_size = 4;
   config.decoupled = true;
   EngineInfo engine{};

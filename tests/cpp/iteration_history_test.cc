@@ -1,9 +1,9 @@
-#include "triton/iteration_history.h"
+#include "triton/metrics/iteration_history.h"
 
 #include <nlohmann/json.hpp>
 
 #include "check.h"
-#include "triton/iteration_log.h"
+#include "triton/metrics/iteration_log.h"
 
 using namespace inflight;
 using namespace inflight::triton;

@@ -1,4 +1,4 @@
-#include "triton/late_ends.h"
+#include "triton/preload/late_ends.h"
 
 #include <vector>
 

@@ -1,4 +1,4 @@
-#include "triton/lossless_send.h"
+#include "triton/preload/lossless_send.h"
 
 #include <dlfcn.h>
 #include <errno.h>

@@ -8,7 +8,7 @@
 #include "check.h"
 #include "fake_triton.h"
 #include "tiny_model.h"
-#include "triton/metrics.h"
+#include "triton/metrics/metrics.h"
 
 using namespace inflight;
 using namespace inflight::test;

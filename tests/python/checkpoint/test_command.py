@@ -158,7 +158,7 @@ def test_the_version_is_said(capsys):
 MEASURE = """
 import sys, tracemalloc
 from inflight.checkpoint.convert import convert_checkpoint, open_source
-import inflight.checkpoint.huggingface_source, transformers
+import inflight.checkpoint.huggingface.source, transformers
 open_source(__import__("pathlib").Path(sys.argv[1]))
 tracemalloc.start()
 for dtype in ("auto", "int4"):

@@ -10,7 +10,7 @@ from small_tokenizers import byte_level
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from inflight.checkpoint.huggingface_tokenizer import save_tokenizer
+from inflight.checkpoint.huggingface.tokenizer import save_tokenizer
 from inflight.errors import InflightError
 
 TEXTS = [

@@ -9,7 +9,7 @@ from checkpoint_weights import convert
 from gguf import GGMLQuantizationType as GgmlType
 from safetensors.torch import load_file
 
-from inflight.checkpoint.gguf_blocks import MATRIX_TYPES
+from inflight.checkpoint.gguf.blocks import MATRIX_TYPES
 from inflight.errors import InflightError
 
 KEPT = {

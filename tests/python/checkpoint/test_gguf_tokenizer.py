@@ -9,9 +9,9 @@ from sentencepiece_reference import CORPUS, TEXTS, llama_cpp_sentencepiece, piec
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from inflight.checkpoint.gguf_file import GgufFile
-from inflight.checkpoint.gguf_pretokenizers import FLAVORS
-from inflight.checkpoint.gguf_tokenizer import TokenizerMetadata, save_tokenizer
+from inflight.checkpoint.gguf.file import GgufFile
+from inflight.checkpoint.gguf.pretokenizers import FLAVORS
+from inflight.checkpoint.gguf.tokenizer import TokenizerMetadata, save_tokenizer
 from inflight.errors import InflightError
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]

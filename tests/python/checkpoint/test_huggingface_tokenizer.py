@@ -7,7 +7,7 @@ from sentencepiece_reference import TEXTS, UNIGRAM, llama_cpp_sentencepiece, mod
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from inflight.checkpoint.huggingface_tokenizer import save_tokenizer
+from inflight.checkpoint.huggingface.tokenizer import save_tokenizer
 from inflight.errors import InflightError
 
 VOCAB_SIZE = 1000

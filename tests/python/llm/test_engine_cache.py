@@ -3,10 +3,9 @@ import os
 
 import pytest
 
-from inflight import engine_cache
-from inflight.engine_cache import engine_directory
 from inflight.errors import InflightError
-from inflight.llm import LLM, SamplingParams
+from inflight.llm import LLM, SamplingParams, engine_cache
+from inflight.llm.engine_cache import engine_directory
 
 GREEDY = SamplingParams(temperature=0, max_tokens=5)
 

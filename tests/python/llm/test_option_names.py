@@ -8,7 +8,7 @@ import pytest
 from inflight.engine.config import BuildOptions
 from inflight.errors import InflightError
 from inflight.llm import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams
-from inflight.serving_options import ServingOptions
+from inflight.llm.serving_options import ServingOptions
 
 CHAT = [{"role": "user", "content": "a"}]
 

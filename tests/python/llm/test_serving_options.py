@@ -4,7 +4,7 @@ import pytest
 
 from inflight.errors import InflightError
 from inflight.llm import LLM, SamplingParams
-from inflight.serving_options import ServingOptions
+from inflight.llm.serving_options import ServingOptions
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 LONG = "the quick brown fox jumps over the lazy dog and " * 3

@@ -1,4 +1,4 @@
-"""No HTTP stream hangs, however fast its responses come (see backend/triton/lossless_send.cc)."""
+"""No HTTP stream hangs, however fast its responses come (see backend/triton/preload/lossless_send.cc)."""
 
 from concurrent.futures import ThreadPoolExecutor
 

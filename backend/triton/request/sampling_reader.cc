@@ -1,0 +1,55 @@
+#include "triton/request/sampling_reader.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace inflight::triton {
+namespace {
+
+std::vector<int32_t> read_end_ids(std::optional<int32_t> end_id, const EngineInfo& engine) {
+  const auto& own = engine.end_ids;
+  if (!end_id || std::find(own.begin(), own.end(), *end_id) != own.end()) return own;
+  return {*end_id};
+}
+
+// An empty bias, or one of zeros, is none: the preprocessing model always sends one.
+std::shared_ptr<const std::vector<float>> read_embedding_bias(const SequenceTensors& tensors) {
+  auto bias = tensors.list<float>("embedding_bias");
+  if (!bias || std::all_of(bias->begin(), bias->end(), [](float value) { return value == 0.0f; })) return nullptr;
+  return std::make_shared<const std::vector<float>>(std::move(*bias));
+}
+
+}  // namespace
+
+SamplingConfig read_sampling(const SequenceTensors& tensors, const EngineInfo& engine) {
+  SamplingConfig sampling;
+  tensors.read(sampling.top_k, "runtime_top_k");
+  tensors.read(sampling.top_p, "runtime_top_p");
+  tensors.read(sampling.min_p, "min_p");
+  tensors.read(sampling.top_p_min, "runtime_top_p_min");
+  tensors.read(sampling.top_p_decay, "runtime_top_p_decay");
+  tensors.read(sampling.top_p_reset_id, "runtime_top_p_reset_ids");
+  tensors.read(sampling.temperature, "temperature");
+  tensors.read(sampling.random_seed, "random_seed");
+  tensors.read(sampling.repetition_penalty, "repetition_penalty");
+  tensors.read(sampling.presence_penalty, "presence_penalty");
+  tensors.read(sampling.frequency_penalty, "frequency_penalty");
+  tensors.read(sampling.min_length, "min_length");
+  tensors.read(sampling.return_log_probs, "return_log_probs");
+  sampling.end_ids = read_end_ids(tensors.scalar<int32_t>("end_id"), engine);
+  sampling.embedding_bias = read_embedding_bias(tensors);
+  return sampling;
+}
+
+BeamSearchConfig read_beam_search(const SequenceTensors& tensors) {
+  BeamSearchConfig beams;
+  tensors.read(beams.beam_width, "beam_width");
+  tensors.read(beams.length_penalty, "len_penalty");
+  tensors.read(beams.diversity_rate, "beam_search_diversity_rate");
+  if (const auto early = tensors.scalar<bool>("early_stopping")) {
+    beams.early_stopping = *early ? EarlyStopping::kYes : EarlyStopping::kNo;
+  }
+  return beams;
+}
+
+}  // namespace inflight::triton

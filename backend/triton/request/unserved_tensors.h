@@ -1,0 +1,12 @@
+#pragma once
+
+#include "triton/request/input_tensors.h"
+
+namespace inflight::triton {
+
+// Inputs of TensorRT-LLM's contract that this version does not serve are accepted while they ask for nothing:
+// empty, or at the value that stands for "off". Throws kUnsupported naming the tensor and what it holds for any
+// other value, and kInvalidArgument for a tensor that the contract does not have.
+void refuse_unserved(const InputTensors& inputs);
+
+}  // namespace inflight::triton

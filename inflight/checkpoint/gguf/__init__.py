@@ -1,0 +1,1 @@
+"""GGUF files: their fields, weights and tokenizers."""

@@ -1,0 +1,1 @@
+"""Hugging Face directories: their configurations, weights and tokenizers."""
