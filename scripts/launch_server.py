@@ -3,10 +3,8 @@
 
 import sys
 
-try:
-    from inflight.launcher.command import main
-except KeyboardInterrupt:  # from then on, signals are caught
-    sys.exit(130)
+import inflight.entry  # noqa: F401  first: catches Ctrl-C while the rest is imported
+from inflight.launcher.command import main
 
 if __name__ == "__main__":
     sys.exit(main())
