@@ -7,6 +7,7 @@
 # make bench-cpu
 #              the CPU engine beside llama.cpp and OpenVINO GenAI, beside this machine's ceilings, and through Triton:
 #              benchmarks/results/cpu*.{json,png}. About an hour on an idle machine; compiles llama.cpp first
+# make gpu     compile the GPU code, for a test model's variants alone: needs nvcc, no GPU. Says what it leaves out
 # make clean   remove what these made
 #
 # Needs Python 3.10 to 3.12 with its shared libpython, g++ 12 or newer, and make. PYTHON= and CXX= choose them.
@@ -33,7 +34,7 @@ ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU make $(MAKE_VERSION) is too old: install 4.0 or newer)
 endif
 
-.PHONY: demo serve test lint lint-cxx format test-sanitizers bench-cpu clean
+.PHONY: demo serve test lint lint-cxx format test-sanitizers bench-cpu gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(MODEL)/repository/ensemble/config.pbtxt
@@ -74,6 +75,17 @@ bench-cpu: $(MODEL)/engine/config.json $(PEERS)/.installed $(BUILD)/machine_ceil
 	    --json $(RESULTS)/cpu.json
 	$(PEERS)/bin/python benchmarks/cpu/plots.py $(RESULTS)/cpu.json $(RESULTS)
 	$(BIN)/python benchmarks/triton_share.py --engine $(MODEL)/engine --json $(RESULTS)/cpu_triton_share.json
+
+GPU_VARIANTS := --set HEAD_SIZE=64 --set dtype=bf16 --set cache=bf16 --set quantized=i8 --set SCORES=plain \
+    --set INTERLEAVED=false --set NORMALIZE=false --set ACTIVATION=silu --set GATED=true --set ADD_BIAS=false \
+    --set VALUES=int8 --set HAS_MINIMUM=false
+
+gpu: $(VENV)/.test-requirements $(VENV)/.gpu-requirements
+	$(BIN)/cmake -S . -B $(BUILD)/gpu -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DINFLIGHT_CUDA=ON -DINFLIGHT_BUILD_TESTS=ON \
+	    "-DINFLIGHT_GPU_VARIANTS=$(GPU_VARIANTS)" -DCMAKE_CUDA_FLAGS=-Xcicc=-O1
+	$(BIN)/cmake --build $(BUILD)/gpu --target backend/engine/tensorrt/all tests/gpu/all
+	$(BIN)/ctest --test-dir $(BUILD)/gpu -R gpu_operations_test --output-on-failure --no-tests=error
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(BUILD) $(MODEL)
@@ -127,6 +139,10 @@ $(VENV)/.requirements: requirements.txt
 
 $(VENV)/.test-requirements: requirements-test.txt $(VENV)/.requirements
 	$(PIP) -r requirements-test.txt
+	@touch $@
+
+$(VENV)/.gpu-requirements: requirements-gpu.txt $(VENV)/.requirements
+	$(PIP) -r requirements-gpu.txt
 	@touch $@
 
 $(VENV)/.lint-requirements: requirements-lint.txt $(VENV)/.requirements

@@ -9,6 +9,57 @@ from inflight.kernels.generation_attention import CACHE, HEAD_SIZES, SCORE_ARGUM
 
 
 @triton.jit
+def attend_keys(
+    state,
+    query,
+    query_position,
+    keys_of_head,
+    values_of_head,
+    table,
+    block_stride,
+    token_stride,
+    block_shift,
+    position,
+    end,
+    window,
+    sinks,
+    scale,
+    soft_cap,
+    slope,
+    HEAD_SIZE: tl.constexpr,
+    SCORES: tl.constexpr,
+    PADDED_SIZE: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """One tile of keys in the running softmax: (highest score, sum of weights, sum of weighted values)."""
+    highest, total, sum_of_values = state
+    i = tl.arange(0, PADDED_SIZE)
+    if MASKED:
+        is_key = position < end
+        block = tl.load(table + (position >> block_shift), mask=is_key, other=0).to(tl.int64)
+        mask = is_key[:, None] & (i < HEAD_SIZE)[None, :]
+    else:
+        block = tl.load(table + (position >> block_shift)).to(tl.int64)
+        mask = (i < HEAD_SIZE)[None, :]
+    place = block * block_stride + (position & ((1 << block_shift) - 1)) * token_stride
+    at = place[:, None] + i[None, :]
+    key = tl.load(keys_of_head + at, mask=mask, other=0.0).to(query.dtype)
+    distance = position[None, :] - query_position[:, None]
+    score = adjusted_scores(tl.dot(query, tl.trans(key)), scale, soft_cap, slope, distance, SCORES)
+    if MASKED:
+        sees = (distance <= 0) & ((window == 0) | (distance > -window) | (position < sinks)[None, :])
+        score = tl.where(sees, score, -1e30)
+    new_highest = tl.maximum(highest, tl.max(score, 1))
+    weight = tl.exp2(score - new_highest[:, None])
+    if MASKED:  # where a token sees nothing of this tile yet, its scores must not count as the highest
+        weight = tl.where(sees, weight, 0.0)
+    faded = tl.exp2(highest - new_highest)
+    value = tl.load(values_of_head + at, mask=mask, other=0.0).to(query.dtype)
+    sum_of_values = tl.dot(weight.to(query.dtype), value, sum_of_values * faded[:, None])
+    return new_highest, total * faded + tl.sum(weight, 1), sum_of_values
+
+
+@triton.jit
 def context_attention(
     output,
     queries,
@@ -61,7 +112,6 @@ def context_attention(
         keys_of_head = key_cache + kv_head * head_stride
         values_of_head = value_cache + kv_head * head_stride
         table = block_table + sequence.to(tl.int64) * table_stride
-        in_block = (1 << block_shift) - 1
         # The tile sees keys up to its last token's, from its first token's window on, and the sinks: whole tiles of
         # keys between the sinks and the window are skipped.
         first_position = length - num_queries + tile * QUERIES
@@ -70,28 +120,26 @@ def context_attention(
         sink_end = tl.cdiv(tl.where(window > 0, sinks, 0), KEYS) * KEYS
         skipped = tl.maximum(window_begin // KEYS * KEYS - sink_end, 0)
 
-        highest = tl.full([QUERIES], -1e30, tl.float32)
-        total = tl.zeros([QUERIES], tl.float32)
-        sum_of_values = tl.zeros([QUERIES, PADDED_SIZE], tl.float32)
-        for start in range(0, end - skipped, KEYS):
+        # Without a window, every token of the tile sees every key before the tile's first one: nothing to mask.
+        unmasked = tl.where(window > 0, 0, (first_position + 1) // KEYS * KEYS)
+        state = (
+            tl.full([QUERIES], -1e30, tl.float32),
+            tl.zeros([QUERIES], tl.float32),
+            tl.zeros([QUERIES, PADDED_SIZE], tl.float32),
+        )
+        for start in range(0, unmasked, KEYS):
+            position = start + tl.arange(0, KEYS)
+            state = attend_keys(
+                state, query, query_position, keys_of_head, values_of_head, table, block_stride, token_stride,
+                block_shift, position, end, window, sinks, scale, soft_cap, slope, HEAD_SIZE, SCORES, PADDED_SIZE, False
+            )  # fmt: skip
+        for start in range(unmasked, end - skipped, KEYS):
             position = start + tl.where(start >= sink_end, skipped, 0) + tl.arange(0, KEYS)
-            is_key = position < end
-            block = tl.load(table + (position >> block_shift), mask=is_key, other=0).to(tl.int64)
-            place = block * block_stride + (position & in_block) * token_stride
-            mask = is_key[:, None] & (i < HEAD_SIZE)[None, :]
-            key = tl.load(keys_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
-            distance = position[None, :] - query_position[:, None]
-            score = adjusted_scores(tl.dot(query, tl.trans(key)), scale, soft_cap, slope, distance, SCORES)
-            sees = (distance <= 0) & ((window == 0) | (distance > -window) | (position < sinks)[None, :])
-            score = tl.where(sees, score, -1e30)
-            new_highest = tl.maximum(highest, tl.max(score, 1))
-            # Where a token sees nothing of this tile yet, its scores must not count as the highest.
-            weight = tl.where(sees, tl.exp2(score - new_highest[:, None]), 0.0)
-            faded = tl.exp2(highest - new_highest)
-            value = tl.load(values_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
-            sum_of_values = tl.dot(weight.to(query.dtype), value, sum_of_values * faded[:, None])
-            total = total * faded + tl.sum(weight, 1)
-            highest = new_highest
+            state = attend_keys(
+                state, query, query_position, keys_of_head, values_of_head, table, block_stride, token_stride,
+                block_shift, position, end, window, sinks, scale, soft_cap, slope, HEAD_SIZE, SCORES, PADDED_SIZE, True
+            )  # fmt: skip
+        highest, total, sum_of_values = state
         result = sum_of_values * (value_scale / tl.maximum(total, 1e-30))[:, None]
         at = output + query_row[:, None] * HEAD_SIZE + i[None, :]
         tl.store(at, result.to(output.dtype.element_ty), mask=is_query)

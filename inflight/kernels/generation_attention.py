@@ -11,6 +11,72 @@ QUERY_ROWS = tl.constexpr(16)  # query heads of a program: the fewest rows that 
 
 
 @triton.jit
+def attend_cached_keys(
+    query,
+    keys_of_head,
+    values_of_head,
+    table,
+    block_stride,
+    token_stride,
+    block_shift,
+    first,
+    last,
+    sinks,
+    skipped,
+    length,
+    scale,
+    soft_cap,
+    slope,
+    HEAD_SIZE: tl.constexpr,
+    SCORES: tl.constexpr,
+    PADDED_SIZE: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """Highest score, sum of weights and sum of weighted values of the seen keys first .. last - 1."""
+    i = tl.arange(0, PADDED_SIZE)
+    in_block = (1 << block_shift) - 1
+    highest = tl.full([QUERY_ROWS], -1e30, tl.float32)
+    total = tl.zeros([QUERY_ROWS], tl.float32)
+    sum_of_values = tl.zeros([QUERY_ROWS, PADDED_SIZE], tl.float32)
+    for start in range(first, last, KEYS):
+        j = start + tl.arange(0, KEYS)
+        is_key = j < last
+        position = j + tl.where(j >= sinks, skipped, 0)
+        block = tl.load(table + (position >> block_shift), mask=is_key, other=0).to(tl.int64)
+        place = block * block_stride + (position & in_block) * token_stride
+        mask = is_key[:, None] & (i < HEAD_SIZE)[None, :]
+        key = tl.load(keys_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
+        score = adjusted_scores(tl.dot(query, tl.trans(key)), scale, soft_cap, slope, position - (length - 1), SCORES)
+        score = tl.where(is_key[None, :], score, -1e30)
+        new_highest = tl.maximum(highest, tl.max(score, 1))
+        weight = tl.exp2(score - new_highest[:, None])
+        faded = tl.exp2(highest - new_highest)
+        value = tl.load(values_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
+        sum_of_values = tl.dot(weight.to(query.dtype), value, sum_of_values * faded[:, None])
+        total = total * faded + tl.sum(weight, 1)
+        highest = new_highest
+    return highest, total, sum_of_values
+
+
+@triton.jit
+def store_part(
+    output, partial_output, partial_sum, highest, total, sum_of_values, value_scale, query_row, is_head, split, splits,
+    HEAD_SIZE: tl.constexpr, PADDED_SIZE: tl.constexpr
+):  # fmt: skip
+    """A part's result: to output, or with several splits to partial_*."""
+    i = tl.arange(0, PADDED_SIZE)
+    store = is_head[:, None] & (i < HEAD_SIZE)[None, :]
+    result = sum_of_values * (value_scale / tl.maximum(total, 1e-30))[:, None]
+    if splits == 1:
+        at = output + query_row[:, None] * HEAD_SIZE + i[None, :]
+        tl.store(at, result.to(output.dtype.element_ty), mask=store)
+    else:
+        part_row = query_row * splits + split
+        tl.store(partial_output + part_row[:, None] * HEAD_SIZE + i[None, :], result, mask=store)
+        tl.store(partial_sum + part_row, highest + tl.log2(tl.maximum(total, 1e-30)), mask=is_head)
+
+
+@triton.jit
 def generation_attention(
     output,
     partial_output,
@@ -81,37 +147,14 @@ def generation_attention(
     keys_of_head = key_cache + kv_head * head_stride
     values_of_head = value_cache + kv_head * head_stride
     table = block_table + sequence.to(tl.int64) * table_stride
-    in_block = (1 << block_shift) - 1
-    highest = tl.full([QUERY_ROWS], -1e30, tl.float32)
-    total = tl.zeros([QUERY_ROWS], tl.float32)
-    sum_of_values = tl.zeros([QUERY_ROWS, PADDED_SIZE], tl.float32)
-    for start in range(first, last, KEYS):
-        j = start + tl.arange(0, KEYS)
-        is_key = j < last
-        position = j + tl.where(j >= sinks, skipped, 0)
-        block = tl.load(table + (position >> block_shift), mask=is_key, other=0).to(tl.int64)
-        place = block * block_stride + (position & in_block) * token_stride
-        mask = is_key[:, None] & (i < HEAD_SIZE)[None, :]
-        key = tl.load(keys_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
-        score = adjusted_scores(tl.dot(query, tl.trans(key)), scale, soft_cap, slope, position - (length - 1), SCORES)
-        score = tl.where(is_key[None, :], score, -1e30)
-        new_highest = tl.maximum(highest, tl.max(score, 1))
-        weight = tl.exp2(score - new_highest[:, None])
-        faded = tl.exp2(highest - new_highest)
-        value = tl.load(values_of_head + place[:, None] + i[None, :], mask=mask, other=0.0).to(query.dtype)
-        sum_of_values = tl.dot(weight.to(query.dtype), value, sum_of_values * faded[:, None])
-        total = total * faded + tl.sum(weight, 1)
-        highest = new_highest
-
-    store = is_head[:, None] & (i < HEAD_SIZE)[None, :]
-    result = sum_of_values * (value_scale / tl.maximum(total, 1e-30))[:, None]
-    if splits == 1:
-        at = output + query_row[:, None] * HEAD_SIZE + i[None, :]
-        tl.store(at, result.to(output.dtype.element_ty), mask=store)
-    else:
-        part_row = query_row * splits + split
-        tl.store(partial_output + part_row[:, None] * HEAD_SIZE + i[None, :], result, mask=store)
-        tl.store(partial_sum + part_row, highest + tl.log2(tl.maximum(total, 1e-30)), mask=is_head)
+    highest, total, sum_of_values = attend_cached_keys(
+        query, keys_of_head, values_of_head, table, block_stride, token_stride, block_shift, first, last, sinks,
+        skipped, length, scale, soft_cap, slope, HEAD_SIZE, SCORES, PADDED_SIZE, KEYS
+    )  # fmt: skip
+    store_part(
+        output, partial_output, partial_sum, highest, total, sum_of_values, value_scale, query_row, is_head, split,
+        splits, HEAD_SIZE, PADDED_SIZE
+    )  # fmt: skip
 
 
 @triton.jit

@@ -63,7 +63,11 @@ class Array {
   }
   Array(Array&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   Array(const Array&) = delete;
-  Array& operator=(const Array&) = delete;
+  Array& operator=(Array&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
   ~Array() { cudaFree(data_); }
 
   void poison() { CHECK_CUDA(cudaMemset(data_, kPoison, size_ * sizeof(T))); }

@@ -1,5 +1,5 @@
 // Every GPU kernel, through its C++ launcher, against a float64 reference on random inputs. Outputs are poisoned first.
-//   gpu_kernels_test [elementwise] [attention] [sampling] [small_sampling]     default: all
+//   gpu_kernels_test [elementwise] [attention] [gemm] [decoder] [sampling] [small_sampling]     default: all
 
 #include <cstring>
 
@@ -15,6 +15,8 @@ int main(int count, char** names) {
   };
   const Subject subjects[] = {{"elementwise", test_elementwise},
                               {"attention", test_attention},
+                              {"gemm", test_gemm},
+                              {"decoder", test_decoder},
                               {"sampling", test_sampling},
                               {"small_sampling", test_small_sampling}};
   Report report;

@@ -31,9 +31,8 @@ def test_demo_installs_what_the_package_needs(extra):
 
 
 def test_nothing_is_pinned_twice():
-    names = [
-        name for file in ("requirements.txt", "requirements-test.txt", "requirements-lint.txt") for name in pins(file)
-    ]
+    files = ("requirements.txt", "requirements-test.txt", "requirements-lint.txt", "requirements-gpu.txt")
+    names = [name for file in files for name in pins(file)]
     assert sorted(set(names)) == sorted(names)
 
 

@@ -7,6 +7,7 @@ from interpreted_kernels import DTYPES, TOLERANCES, error, poisoned, run
 from inflight.kernels.context_attention import CONTEXT_ATTENTION
 from inflight.kernels.generation_attention import COMBINE_ATTENTION, GENERATION_ATTENTION
 from inflight.kernels.rotary import ROTATE_AND_CACHE
+from inflight.kernels.rotate_and_attend import ROTATE_AND_ATTEND
 
 TOKENS_PER_BLOCK = 16
 
@@ -224,6 +225,52 @@ def test_generation_attention_over_an_8_bit_cache():
     for sequence in range(2):
         reference = attention(queries[sequence : sequence + 1], cache, sequence, scores) * 0.5
         assert error(output[sequence : sequence + 1], reference) < 2 * TOLERANCES["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "query_heads", "kv_heads", "kind", "window", "sinks", "interleaved", "rotary_size"),
+    [
+        ("bf16", 64, 9, 3, "plain", 0, 0, False, 64),
+        ("fp16", 80, 20, 1, "plain", 20, 2, True, 32),  # more query heads than one program takes
+        ("fp16", 64, 4, 2, "alibi", 0, 0, False, 0),
+        ("bf16", 128, 2, 1, "soft_cap", 33, 0, False, 64),
+    ],
+)
+def test_rotate_and_attend(dtype, head_size, query_heads, kv_heads, kind, window, sinks, interleaved, rotary_size):
+    lengths = [1, 130, 64]
+    cache = PagedCache(lengths, kv_heads, head_size, dtype).fill()
+    before = cache.keys.clone()
+    qkv = torch.randn(3, query_heads + 2 * kv_heads, head_size).to(DTYPES[dtype])
+    angles = torch.rand(130, max(rotary_size // 2, 1)) * 6
+    cos_sin = torch.cat([angles.cos(), angles.sin()], 1)
+    scores = scores_of(kind, query_heads, head_size, window, sinks)
+    output = poisoned(3, query_heads, head_size, dtype=dtype)
+    arguments = {
+        "output": output,
+        "partial_output": None,
+        "partial_sum": None,
+        "qkv": qkv,
+        "cos_sin": cos_sin,
+        "lengths": torch.tensor(lengths, dtype=torch.int32),
+        "sequences": 3,
+        "query_heads": query_heads,
+        "splits": 1,
+        "rotary_size": rotary_size,
+        "key_scale": 1.0,
+        **cache.arguments(),
+        **scores,
+    }
+    keys = {"HEAD_SIZE": head_size, "SCORES": arguments.pop("SCORES"), "INTERLEAVED": interleaved}
+    run(ROTATE_AND_ATTEND, {"dtype": dtype, "cache": dtype}, keys, arguments)
+    for sequence, length in enumerate(lengths):
+        turned = rotated(qkv[sequence].double(), length - 1, cos_sin[:, :rotary_size], interleaved)
+        block, slot = cache.place(sequence, length - 1)
+        assert error(cache.keys[block, slot], turned[query_heads : query_heads + kv_heads]) < TOLERANCES[dtype]
+        assert torch.equal(cache.values[block, slot], qkv[sequence, query_heads + kv_heads :])
+        before[block, slot] = cache.keys[block, slot]
+        reference = attention(turned[None, :query_heads].to(DTYPES[dtype]), cache, sequence, scores)
+        assert error(output[sequence : sequence + 1], reference) < 2 * TOLERANCES[dtype]
+    assert torch.equal(cache.keys.nan_to_num(7.0), before.nan_to_num(7.0))  # nothing else was written
 
 
 @pytest.mark.parametrize(
