@@ -138,28 +138,27 @@ class InstantEngine final : public Engine {
   InstantEngine(const EngineInfo& info, std::latch& begins, std::latch& may_go)
       : info_(info), begins_(begins), may_go_(may_go) {}
   const EngineInfo& info() const override { return info_; }
-  void configure(int32_t, const SamplingConfig&, std::span<const int32_t>, std::span<const int32_t>) override {}
-  StepHandle submit(const StepInput& input) override {
+  StepNumber launch(const StepInput& input) override {
     if (!std::exchange(has_begun_, true)) begins_.count_down();
     may_go_.wait();
     is_counting = false;
-    output_ = {};
-    for (const SequenceSlice& slice : input.sequences) {
-      if (slice.samples) output_.tokens.push_back({slice.slot, ++token_ % kVocabSize, 0.0f});
+    tokens_.clear();
+    for (const SequenceSlice& slice : input.slices) {
+      if (slice.samples) tokens_.push_back({slice.slot, ++token_ % kVocabSize, 0.0f});
     }
     is_counting = true;
-    return 1;
+    return ++num_steps_;
   }
-  StepOutput wait(StepHandle) override { return std::move(output_); }
-  CopyHandle copy_blocks(std::span<const BlockCopy>) override { return 1; }
-  bool is_copied(CopyHandle) const override { return true; }
+  StepOutput finish() override { return {.tokens = tokens_}; }
+  bool is_copied(StepNumber) override { return true; }
 
  private:
   const EngineInfo info_;
   std::latch& begins_;
   std::latch& may_go_;
   bool has_begun_ = false;
-  StepOutput output_;
+  std::vector<SampledToken> tokens_;
+  StepNumber num_steps_ = 0;
   int32_t token_ = 0;
 };
 

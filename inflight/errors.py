@@ -7,7 +7,7 @@ class InflightError(Exception):
     """Says what was wrong, where, and what to do about it.
 
     code: what kind of failure it is, named like the C++ code's (backend/common/error.h): "invalid_argument",
-    "not_found", "unavailable", "unsupported", "cancelled" or "internal".
+    "not_found", "unavailable", "unsupported", "cancelled", "internal" or "engine_lost".
     """
 
     def __init__(self, message: str, code: str = "invalid_argument"):

@@ -6,6 +6,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_set>
 #include <utility>
@@ -16,7 +17,8 @@
 #include "batch_manager/request_check.h"
 #include "batch_manager/scheduler.h"
 #include "batch_manager/sequence.h"
-#include "batch_manager/step_runner.h"
+#include "batch_manager/step_launcher.h"
+#include "batch_manager/step_results.h"
 #include "batch_manager/words/word_compiler.h"
 #include "common/logging.h"
 #include "common/rounding.h"
@@ -36,6 +38,8 @@ constexpr int32_t kMaxNgram = 64;
 constexpr std::chrono::milliseconds kIdlePeriod{5};
 // Of the requests in the queue, so many are asked before each step whether they are cancelled.
 constexpr int kAskedPerStep = 16;
+// One after another, until the draft model is given up.
+constexpr int kMaxDraftFailures = 10;
 
 microseconds between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration_cast<microseconds>(end - begin);
@@ -115,7 +119,8 @@ struct BatchManager::Implementation {
         guided_decoder(make_guided_decoder(engine->info())),
         scheduler(engine->info(), options.scheduler_policy, options.enable_chunked_context,
                   options.enable_kv_cache_reuse),
-        runner(*engine, scheduler, guided_decoder.get(), options.prompt_lookup),
+        launcher(*engine, scheduler, guided_decoder.get()),
+        results(engine->info(), scheduler, guided_decoder.get(), options.prompt_lookup),
         draft_model(options.draft_model.engine
                         ? std::make_unique<DraftModel>(options.draft_model.engine, engine->info())
                         : nullptr),
@@ -155,6 +160,9 @@ struct BatchManager::Implementation {
       try {
         if (!wait_for_work()) break;
         run_step();
+      } catch (const Error& error) {
+        if (error.code() == ErrorCode::kEngineLost) return lose_engine(error);
+        fail_running(error);
       } catch (const std::exception& error) {  // such as std::bad_alloc: those who run must not wait for ever
         log_error("the batch manager failed: ", error.what());
         fail_running(Error(ErrorCode::kInternal, concat("the batch manager failed: ", error.what())));
@@ -163,31 +171,55 @@ struct BatchManager::Implementation {
     fail_all(Error(ErrorCode::kUnavailable, "the server is stopping"));
   }
 
+  // Launches the next step; if there is none, or as many are in flight as may be, the oldest one is finished.
   void run_step() {
     end_cancelled();
     finish_sequences();
-    const auto begin = Clock::now();
-    const auto* chunks = schedule();
-    is_idle = chunks == nullptr;
-    if (chunks) {
-      update_statistics();  // who has started does not count as queued while the step runs
-      note_first_steps(*chunks, begin);
-      IterationStatistics iteration = describe(*chunks);
-      runner.run(*chunks);
-      send_new_tokens(*chunks);
-      finish_sequences();
-      iteration.iteration = runner.counts().steps;
-      iteration.duration = between(begin, Clock::now());
-      if (options.on_iteration) options.on_iteration(iteration);
-    }
+    const bool has_launched = launcher.has_room() && launch_step();
+    is_idle = !has_launched && launcher.num_in_flight() == 0;
+    if (launcher.num_in_flight() > 0 && (!has_launched || !launcher.has_room())) finish_step();
     update_statistics();
   }
+
+  // False: nothing can run now.
+  bool launch_step() {
+    const auto begin = Clock::now();
+    const auto* chunks = schedule();
+    if (chunks == nullptr || !launcher.launch(*chunks, begin)) return false;
+    if (launcher.launched().empty()) return true;  // it failed
+    update_statistics();  // who has started does not count as queued while the step runs
+    note_first_steps(begin);
+    describe(launcher.newest());
+    return true;
+  }
+
+  void finish_step() {
+    // What fails to be finished must not be waited for again: it is taken away first.
+    StepInFlight& step = launcher.take_oldest();
+    try {
+      results.take(step, engine->finish());
+      send_new_tokens();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kEngineLost) throw;
+      results.fail(step, error);
+    } catch (const std::exception& exception) {
+      results.fail(step, Error(ErrorCode::kInternal, concat("the engine failed: ", exception.what())));
+    }
+    finish_sequences();
+    const auto now = Clock::now();
+    step.iteration.iteration = results.counts().steps;
+    step.iteration.duration = between(std::max(step.begin, last_finish), now);
+    last_finish = now;
+    if (options.on_iteration) options.on_iteration(step.iteration);
+  }
+
+  bool has_something() const { return !scheduler.empty() || launcher.num_in_flight() > 0; }
 
   // Takes what was submitted. False when it is time to stop.
   bool wait_for_work() {
     std::unique_lock lock(mutex);
-    const auto has_work = [this] { return stopping || !arrivals.empty() || (!is_idle && !scheduler.empty()); };
-    if (compiling.empty() && scheduler.empty()) {
+    const auto has_work = [this] { return stopping || !arrivals.empty() || (!is_idle && has_something()); };
+    if (compiling.empty() && !has_something()) {
       wake.wait(lock, has_work);
     } else {
       wake.wait_for(lock, kIdlePeriod, [&] { return has_work() || something_is_compiled; });
@@ -280,44 +312,51 @@ struct BatchManager::Implementation {
     drafting.clear();
     scheduler.for_each_running([this](Sequence& sequence) {
       const bool takes_drafts = !sequence.is_beam_search() && !sequence.state->guide && !sequence.is_onboarding;
-      if (takes_drafts && !sequence.in_context_phase()) drafting.push_back(&sequence);
+      const bool is_known = sequence.num_expected == 0;
+      if (takes_drafts && is_known && !sequence.in_context_phase()) drafting.push_back(&sequence);
     });
     if (drafting.empty()) return;
     // What the step has room for beside one token of each.
     const int32_t room = engine->info().max_num_tokens / static_cast<int32_t>(drafting.size()) - 1;
     try {
       draft_model->propose(drafting, std::min(room, options.draft_model.num_draft_tokens));
+      num_draft_failures = 0;
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kEngineLost) throw;
+      lose_drafts(error);
     } catch (const std::exception& error) {
-      log_error("the draft model failed: ", error.what());
-      for (Sequence* sequence : drafting) sequence->drafts.clear();
+      lose_drafts(error);
     }
+  }
+
+  void lose_drafts(const std::exception& error) {
+    ++num_draft_failures;
+    log_error("the draft model failed: ", error.what(),
+              num_draft_failures < kMaxDraftFailures ? "" : "; it makes no more drafts");
+    for (Sequence* sequence : drafting) sequence->drafts.clear();
   }
 
   // The next step's chunks, or null if nothing can run.
   const std::vector<ScheduledChunk>* schedule() {
-    if (draft_model) propose_drafts();
-    runner.start_copies();  // of beams that branched off after the last step; and who has got its blocks?
+    if (draft_model && num_draft_failures < kMaxDraftFailures) propose_drafts();
+    launcher.look_at_copies();
     const auto* chunks = &scheduler.schedule();
-    runner.start_copies();
-    if (chunks->empty()) {
-      chunks = &scheduler.schedule(/*wait_for_host=*/true);
-      runner.start_copies();
-    }
+    if (chunks->empty() && launcher.num_in_flight() == 0) chunks = &scheduler.schedule(/*wait_for_host=*/true);
     return chunks->empty() ? nullptr : chunks;
   }
 
-  void note_first_steps(const std::vector<ScheduledChunk>& chunks, Clock::time_point now) {
-    for (const ScheduledChunk& chunk : chunks) {
-      auto& first_step = chunk.sequence->state->first_step;
+  void note_first_steps(Clock::time_point now) {
+    for (const Sequence* sequence : launcher.launched()) {
+      auto& first_step = sequence->state->first_step;
       if (first_step) continue;
       first_step = now;
-      if (chunk.sequence->request.on_start) chunk.sequence->request.on_start();
+      if (sequence->request.on_start) sequence->request.on_start();
     }
   }
 
-  void send_new_tokens(const std::vector<ScheduledChunk>& chunks) {
-    for (const ScheduledChunk& chunk : chunks) {
-      Sequence& sequence = *chunk.sequence;
+  void send_new_tokens() {
+    for (Sequence* const its : results.sequences()) {
+      Sequence& sequence = *its;
       const bool has_new = sequence.num_sendable() > sequence.num_sent;
       if (!has_new || !sequence.request.streaming || sequence.is_finished()) continue;
       try {
@@ -328,13 +367,14 @@ struct BatchManager::Implementation {
     }
   }
 
-  IterationStatistics describe(const std::vector<ScheduledChunk>& chunks) {
-    IterationStatistics iteration;
+  void describe(StepInFlight& step) {
+    IterationStatistics& iteration = step.iteration;
+    iteration = {};
     iteration.active_requests = scheduler.num_running();
     iteration.queued_requests = num_queued();
     iteration.paused_requests = scheduler.num_paused();
-    for (const ScheduledChunk& chunk : chunks) {
-      const int32_t sequences = std::max<int32_t>(1, static_cast<int32_t>(chunk.sequence->beams.size()));
+    for (const ChunkInFlight& chunk : step.chunks) {
+      const int32_t sequences = chunk.num_slices;
       iteration.scheduled_sequences += sequences;
       (chunk.is_context ? iteration.context_sequences : iteration.generation_sequences) += sequences;
       (chunk.is_context ? iteration.context_tokens : iteration.generation_tokens) += sequences * chunk.num_tokens;
@@ -343,7 +383,6 @@ struct BatchManager::Implementation {
     const KvCacheStatistics& kv_cache = scheduler.kv_cache().statistics();
     iteration.free_blocks = kv_cache.free_blocks;
     iteration.used_blocks = kv_cache.used_blocks;
-    return iteration;
   }
 
   // What failed may be anyone's fault who runs; if nobody does, that of the first who waits.
@@ -355,6 +394,21 @@ struct BatchManager::Implementation {
     });
     if (any_runs) return;
     if (const auto request = scheduler.first_waiting()) end_with(*request, error);
+  }
+
+  // Nothing can run any more: whoever is here, or comes, is told why.
+  void lose_engine(const Error& error) {
+    log_error("the engine is lost: ", error.what());
+    {
+      std::lock_guard lock(mutex);
+      lost = error;
+      for (auto& request : arrivals) compiling.push_back(std::move(request));
+      arrivals.clear();
+      num_arriving = 0;
+    }
+    fail_all(error);
+    delivery.flush();
+    if (options.on_engine_lost) options.on_engine_lost(error);
   }
 
   void fail_all(const Error& error) {
@@ -423,7 +477,7 @@ struct BatchManager::Implementation {
   }
 
   void update_statistics() {
-    const StepCounts& counts = runner.counts();
+    const StepCounts& counts = results.counts();
     std::lock_guard lock(mutex);
     statistics.iterations = counts.steps;
     statistics.active_requests = scheduler.num_running();
@@ -457,6 +511,7 @@ struct BatchManager::Implementation {
     auto receiver = std::make_shared<ResponseReceiver>(ResponseReceiver{id, std::move(callback), num_sequences});
     auto state = std::make_shared<RequestState>(id, std::move(request), rank, std::move(receiver));
     state->words = word_compiler.compile({state, &state->request});
+    state->needs_tokens = needs_tokens(state->request);
     if (state->request.guided_decoding) state->guide = guided_decoder->compile(*state->request.guided_decoding);
     {
       std::lock_guard lock(mutex);
@@ -468,9 +523,16 @@ struct BatchManager::Implementation {
     return id;
   }
 
+  bool needs_tokens(const Request& request) const {
+    const bool makes_drafts = draft_model != nullptr || options.prompt_lookup.max_draft_tokens > 0;
+    return request.beam_search.beam_width > 1 || request.guided_decoding ||
+           (makes_drafts && request.num_draft_tokens.value_or(1) > 0);
+  }
+
   // With the mutex held. Sequences that a free slot takes at once need no place in the queue, but one of them.
   void check_queue(int32_t num_sequences) const {
     if (stopping) throw_error(ErrorCode::kUnavailable, "the server is stopping");
+    if (lost) throw *lost;
     if (options.max_queue_size <= 0) return;
     const int32_t free_slots = statistics.max_requests - statistics.active_requests;
     const int32_t num_queued = num_arriving + statistics.queued_requests;
@@ -502,6 +564,7 @@ struct BatchManager::Implementation {
   std::mutex mutex;
   std::condition_variable wake;
   bool stopping = false;
+  std::optional<Error> lost;  // the engine
   bool something_is_compiled = false;  // since the loop last looked
   RequestId next_id = 1;
   std::deque<std::shared_ptr<RequestState>> arrivals;
@@ -513,9 +576,12 @@ struct BatchManager::Implementation {
 
   // The loop's own.
   Scheduler scheduler;
-  StepRunner runner;
+  StepLauncher launcher;
+  StepResults results;
+  Clock::time_point last_finish;
   const std::unique_ptr<DraftModel> draft_model;  // may be null
   std::vector<Sequence*> drafting;                // sequences that it makes drafts for
+  int num_draft_failures = 0;                     // since it last made some
   bool is_idle = false;  // nothing of what waits could run
   std::vector<std::shared_ptr<RequestState>> compiling;  // their words or guides are
   std::unordered_set<RequestId> cancelled;

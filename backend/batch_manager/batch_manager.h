@@ -54,6 +54,9 @@ struct BatchManagerOptions {
   // Called from the loop thread, which they hold up; they must not throw. May be empty.
   std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step
   std::function<void(const RequestTimes&)> on_request_end = {};
+  // The engine is lost (ErrorCode::kEngineLost): every request has had its final response with the reason, and no other
+  // is taken. Only another process can go on.
+  std::function<void(const Error&)> on_engine_lost = {};
 };
 
 // In-flight batching over one engine: requests join and leave between steps. One loop thread schedules

@@ -66,6 +66,14 @@ void Delivery::post(const std::shared_ptr<ResponseChannel>& channel, Response re
   if (was_idle) posted_.notify_one();
 }
 
+void Delivery::flush() {
+  std::unique_lock lock(mutex_);
+  flushing_ = true;
+  posted_.notify_one();
+  sent_.wait(lock, [this] { return queue_.empty() && !sending_; });
+  flushing_ = false;
+}
+
 void Delivery::run() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -76,6 +84,7 @@ void Delivery::run() {
     queue_.pop_front();
     Response response = std::exchange(channel->pending_, Response{});
     channel->queued_ = false;
+    sending_ = true;
 
     lock.unlock();
     ResponseReceiver& receiver = *channel->receiver_;
@@ -86,6 +95,8 @@ void Delivery::run() {
     keep_last(channel->preceding_, response.tokens);
     channel.reset();  // the last reference frees the callback, which may wait for locks of its owner's
     lock.lock();
+    sending_ = false;
+    if (flushing_ && queue_.empty()) sent_.notify_one();
   }
 }
 
@@ -100,7 +111,7 @@ void Delivery::pace(std::unique_lock<std::mutex>& lock) {
   refill();
   if (credit_ < 1.0) {
     const std::chrono::duration<double> until_due((1.0 - credit_) / max_responses_per_second_);
-    posted_.wait_for(lock, until_due, [this] { return stopping_; });
+    posted_.wait_for(lock, until_due, [this] { return stopping_ || flushing_; });
     refill();
   }
   credit_ -= 1.0;

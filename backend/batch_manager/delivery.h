@@ -47,6 +47,9 @@ class Delivery {
   // is_sequence_final.
   void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
 
+  // Sends everything that was posted, no longer paced, and returns when that is done. From the thread that posts.
+  void flush();
+
  private:
   using Clock = std::chrono::steady_clock;
 
@@ -59,8 +62,11 @@ class Delivery {
 
   std::mutex mutex_;
   std::condition_variable posted_;
+  std::condition_variable sent_;  // everything is
   std::deque<std::shared_ptr<ResponseChannel>> queue_;
   bool stopping_ = false;
+  bool flushing_ = false;
+  bool sending_ = false;
   std::thread thread_;  // last: it uses all of the above
 };
 

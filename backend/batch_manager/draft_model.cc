@@ -73,6 +73,7 @@ void DraftModel::propose(std::span<Sequence* const> sequences, int32_t max_draft
 
 // The first draft of each sequence: a step feeds what its text has gained since the last one.
 void DraftModel::read_texts(std::span<Sequence* const> sequences, int32_t max_drafts) {
+  setups_.clear();
   slices_.clear();
   in_step_.clear();
   int32_t budget = engine_->info().max_num_tokens;
@@ -99,10 +100,14 @@ void DraftModel::read_texts(std::span<Sequence* const> sequences, int32_t max_dr
       continue;
     }
     budget -= num_tokens;
+    // Drafts that were not accepted are part of what the engine takes for the slot's history.
+    setups_.push_back({.slot = sequence->slot,
+                       .sampling = draft_sampling(*sequence),
+                       .prompt = sequence->request.input_ids,
+                       .generated = sequence->generated()});
+    slot.num_sent_blocks = 0;
     add_slice(*sequence, tokens.subspan(slot.num_read, num_tokens), slot.num_read);
     slices_.back().samples = slot.num_read + num_tokens == length;
-    engine_->configure(sequence->slot, draft_sampling(*sequence), sequence->request.input_ids,
-                       tokens.subspan(sequence->prompt_length));
     slot.num_read += num_tokens;
   }
   run_step();
@@ -110,6 +115,7 @@ void DraftModel::read_texts(std::span<Sequence* const> sequences, int32_t max_dr
 
 // One more draft of each sequence that has some.
 void DraftModel::draft_on(std::span<Sequence* const> sequences, int32_t max_drafts) {
+  setups_.clear();
   slices_.clear();
   in_step_.clear();
   for (Sequence* sequence : sequences) {
@@ -129,17 +135,23 @@ void DraftModel::add_slice(Sequence& sequence, std::span<const int32_t> tokens, 
   slice.slot = sequence.slot;
   slice.tokens = tokens;
   slice.past_length = past_length;
-  slice.block_ids = slots_[sequence.slot].blocks.block_ids;
+  Slot& slot = slots_[sequence.slot];
+  slice.new_block_ids = std::span<const int32_t>(slot.blocks.block_ids).subspan(slot.num_sent_blocks);
+  slot.num_sent_blocks = static_cast<int32_t>(slot.blocks.block_ids.size());
   slices_.push_back(slice);
   in_step_.push_back(&sequence);
 }
 
 void DraftModel::run_step() {
   if (slices_.empty()) return;
-  const StepOutput output = engine_->wait(engine_->submit({slices_}));
+  engine_->launch({.setups = setups_, .slices = slices_});
+  const StepOutput output = engine_->finish();
   size_t next = 0;
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    if (slices_[i].samples) in_step_[i]->drafts.push_back(output.tokens.at(next++).token);
+  for (size_t i = 0; i < slices_.size() && next < output.tokens.size(); ++i) {
+    const SampledToken& sampled = output.tokens[next];
+    if (!slices_[i].samples || sampled.slot != slices_[i].slot) continue;  // the latter: it failed alone
+    in_step_[i]->drafts.push_back(sampled.token);
+    ++next;
   }
 }
 

@@ -32,6 +32,7 @@ class DraftModel {
     int32_t num_read = 0;             // of the sequence's tokens that are in the draft model's cache
     std::vector<int32_t> fed_drafts;  // that follow them there
     BlockList blocks;
+    int32_t num_sent_blocks = 0;  // of `blocks`: the engine knows them
   };
 
   void read_texts(std::span<Sequence* const> sequences, int32_t max_drafts);
@@ -44,6 +45,7 @@ class DraftModel {
   const std::shared_ptr<Engine> engine_;
   KvCache kv_cache_;
   std::vector<Slot> slots_;
+  std::vector<SlotSetup> setups_;
   std::vector<SequenceSlice> slices_;
   std::vector<Sequence*> in_step_;  // of each slice
 };

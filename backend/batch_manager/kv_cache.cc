@@ -65,7 +65,7 @@ int32_t KvCache::blocks_for(int64_t num_tokens) const {
   return static_cast<int32_t>((num_tokens + options_.tokens_per_block - 1) / options_.tokens_per_block);
 }
 
-int32_t KvCache::peak_blocks(int64_t num_tokens, int32_t max_chunk) const {
+int32_t KvCache::peak_blocks(int64_t num_tokens, int64_t max_chunk) const {
   if (options_.attention_window == 0) return blocks_for(num_tokens);
   // Worst, the first of the window's tokens is the last of its block. (What window_begin() keeps, and the chunk.)
   const int64_t span = static_cast<int64_t>(options_.attention_window) + max_chunk;

@@ -36,7 +36,7 @@ struct BlockList {
 // What admission found for a sequence.
 struct Admission {
   int32_t num_cached = 0;  // tokens whose keys and values are there; at most tokens.size() - 1
-  bool copies_from_host = false;  // some come from the host tier: wait for take_copies()' handle before a step
+  bool copies_from_host = false;  // some come from the host tier: no step before they are done
 };
 
 // Hands out the engine's KV-cache blocks and keeps those of ended sequences for others with the same prefix: a prefix
@@ -54,7 +54,7 @@ class KvCache {
   int32_t blocks_for(int64_t num_tokens) const;              // of a list without freed blocks
   // The most blocks that a sequence which comes to `num_tokens` tokens holds at once, when it extends its list by at
   // most `max_chunk` tokens after a commit(): fewer than blocks_for() with an attention window.
-  int32_t peak_blocks(int64_t num_tokens, int32_t max_chunk) const;
+  int32_t peak_blocks(int64_t num_tokens, int64_t max_chunk) const;
 
   // Starts an empty list with the longest cached prefix of key.tokens, and reserves what is missing to `num_blocks` in
   // all (peak_blocks of its whole length under kGuaranteedNoEvict). Until its release, the list may then hold so many
@@ -87,8 +87,8 @@ class KvCache {
   void release(BlockList& list, const PrefixKey& key, int32_t prompt_length, const KvCacheRetention& retention);
   void release(BlockList& list);  // nothing new is kept for reuse: an error, or tokens that nobody should share
 
-  // The copies that the calls since the last take_copies() ask for, in order: hand them to Engine::copy_blocks before
-  // the next step. Valid until the next call.
+  // The copies that the calls since the last take_copies() ask for, in order: they are the next step's. Valid until the
+  // next call.
   std::span<const BlockCopy> take_copies() { return pool_.take_copies(); }
   // The last taken copies failed: nobody will share what they should have filled. Lists that hold such a block are
   // lost.

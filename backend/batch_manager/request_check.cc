@@ -100,7 +100,7 @@ void check_lengths(const Request& request, const EngineInfo& info, const BatchMa
 // What the request holds at once when it runs alone must fit.
 void check_blocks(const Request& request, const EngineInfo& info, const KvCache& kv_cache) {
   const int64_t prompt = request.input_ids.size();
-  const int64_t sequence = kv_cache.peak_blocks(prompt + request.max_new_tokens - 1, info.max_num_tokens);
+  const int64_t sequence = kv_cache.peak_blocks(prompt + request.max_new_tokens - 1, info.max_tokens_in_flight());
   const int64_t shared = info.attention_window > 0 ? 0 : prompt / info.tokens_per_block;
   const int64_t beams = request.beam_search.beam_width;
   const int64_t needed = sequence + (beams - 1) * (sequence - shared);

@@ -37,6 +37,8 @@ struct RequestState {
 
   std::shared_ptr<const RequestedGuide> guide;  // null: the text is free
   std::shared_ptr<const RequestedWords> words = std::make_shared<RequestedWords>();
+  // Its next step needs the tokens of the one before: for a mask, a choice of beams, or drafts.
+  bool needs_tokens = false;
   std::shared_ptr<const void> logits_memory;  // its share of the budget, from its first start on
   std::shared_ptr<const std::vector<float>> context_logits;  // [prompt, vocab_size], once a sequence has computed it
   std::optional<PromptLookup> prompt_lookup;                 // of the prompt, once a sequence has needed it

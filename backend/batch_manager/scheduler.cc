@@ -41,6 +41,7 @@ Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable
                  .enable_reuse = enable_kv_cache_reuse,
                  .attention_window = info.attention_window,
                  .sink_tokens = info.sink_tokens}),
+      sequences_(info.max_batch_size),
       logits_budget_(info.logits_bytes) {
   for (int32_t slot = info.max_batch_size - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   running_.reserve(info.max_batch_size);
@@ -72,7 +73,7 @@ const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
 void Scheduler::schedule_generation() {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
-    if (sequence.in_context_phase() || sequence.is_onboarding) continue;
+    if (sequence.in_context_phase() || sequence.is_onboarding || !sequence.may_generate()) continue;
     if (!make_room(i)) continue;
     chunks_.push_back({&sequence, 1, 0, false});
     budget_.tokens -= sequence.num_slots();
@@ -87,13 +88,13 @@ bool Scheduler::make_room(size_t& index) {
   Sequence& sequence = *running_[index];
   if (sequence.is_beam_search()) {
     for (BeamSlot& beam : sequence.beams) {
-      if (!kv_cache_.extend(beam.blocks, sequence.num_cached + 1)) {
+      if (!kv_cache_.extend(beam.blocks, sequence.next_position() + 1)) {
         throw_error(ErrorCode::kInternal, "the KV cache has no block for a beam within its reservation");
       }
     }
     return true;
   }
-  while (!kv_cache_.extend(sequence.blocks, sequence.num_cached + 1)) {
+  while (!kv_cache_.extend(sequence.blocks, sequence.next_position() + 1)) {
     if (policy_ != SchedulerPolicy::kMaxUtilization) {
       throw_error(ErrorCode::kInternal, "the KV cache has no block within a reservation");
     }
@@ -128,10 +129,11 @@ bool Scheduler::add_context_chunk(Sequence& sequence) {
   if (returned != ReturnedLogits::kNone && budget_.logits <= 0) return true;  // those behind it need none, perhaps
   int32_t num_tokens = std::min({wanted, budget_.tokens, returns_all ? budget_.logits : wanted});
   if (num_tokens < wanted) {  // the next chunk begins with a block, if this one can reach its start
-    const int32_t aligned = (sequence.num_cached + num_tokens) / info_.tokens_per_block * info_.tokens_per_block;
-    if (aligned > sequence.num_cached) num_tokens = aligned - sequence.num_cached;
+    const int32_t begin = sequence.next_position();
+    const int32_t aligned = (begin + num_tokens) / info_.tokens_per_block * info_.tokens_per_block;
+    if (aligned > begin) num_tokens = aligned - begin;
   }
-  if (!kv_cache_.extend(sequence.blocks, sequence.num_cached + num_tokens)) {
+  if (!kv_cache_.extend(sequence.blocks, sequence.next_position() + num_tokens)) {
     throw_error(ErrorCode::kInternal, "the KV cache has no block for a context within its reservation");
   }
   chunks_.push_back({&sequence, num_tokens, 0, true});
@@ -211,7 +213,7 @@ void Scheduler::schedule_drafts() {
     const int32_t num_drafts = std::min({static_cast<int32_t>(sequence.drafts.size()), budget_.tokens,
                                          sequence.max_drafts(), returns_logits ? budget_.logits : budget_.tokens});
     if (num_drafts <= 0) continue;
-    if (!kv_cache_.extend(sequence.blocks, sequence.num_cached + chunk.num_tokens + num_drafts)) continue;
+    if (!kv_cache_.extend(sequence.blocks, sequence.next_position() + chunk.num_tokens + num_drafts)) continue;
     chunk.num_drafts = num_drafts;
     budget_.tokens -= num_drafts;
     if (returns_logits) budget_.logits -= num_drafts;
@@ -227,12 +229,12 @@ bool Scheduler::may_start(const Sequence& sequence) const {
 int32_t Scheduler::blocks_to_start(const Sequence& sequence) const {
   const bool reserves_all = policy_ != SchedulerPolicy::kMaxUtilization || sequence.is_beam_search();
   const int64_t num_tokens = reserves_all ? sequence.max_cached_tokens() : static_cast<int64_t>(sequence.tokens.size());
-  return kv_cache_.peak_blocks(num_tokens, info_.max_num_tokens);
+  return kv_cache_.peak_blocks(num_tokens, info_.max_tokens_in_flight());
 }
 
 // Blocks that it, or each of its beams, is promised after the context phase. (Drafts take what is free.)
 int32_t Scheduler::blocks_to_go_on(const Sequence& sequence) const {
-  return kv_cache_.peak_blocks(sequence.max_cached_tokens(), 1);
+  return kv_cache_.peak_blocks(sequence.max_cached_tokens(), info_.max_steps_in_flight);
 }
 
 bool Scheduler::start(Sequence& sequence) {
@@ -261,8 +263,10 @@ bool Scheduler::start(Sequence& sequence) {
     sequence.onboarding.reset();
     if (!is_resumed && state.num_sequences() > 1) state.computing_prompt = &sequence;
   }
-  sequence.slot = take_slot();
-  sequence.is_configured = false;
+  sequence.run = ++num_runs_;
+  sequence.slot = take_slot(sequence);
+  sequence.is_set_up = sequence.has_guide_started = false;
+  sequence.num_sent_blocks = 0;
   --(is_resumed ? num_paused_ : num_queued_);
   return true;
 }
@@ -280,14 +284,20 @@ bool Scheduler::reserve_beams(Sequence& sequence) {
     }
     sequence.spare_beams.push_back(std::move(spare));
   }
-  for (BeamSlot& spare : sequence.spare_beams) spare.slot = take_slot();
+  for (BeamSlot& spare : sequence.spare_beams) spare.slot = take_slot(sequence);
   return true;
 }
 
-int32_t Scheduler::take_slot() {
+int32_t Scheduler::take_slot(Sequence& sequence) {
   const int32_t slot = free_slots_.back();
   free_slots_.pop_back();
+  sequences_[slot] = &sequence;
   return slot;
+}
+
+void Scheduler::free_slot(int32_t slot) {
+  sequences_[slot] = nullptr;
+  free_slots_.push_back(slot);
 }
 
 void Scheduler::commit(Sequence& sequence) {
@@ -325,11 +335,12 @@ void Scheduler::commit_beams(Sequence& sequence) {
   }
 }
 
-// A parent's first child takes over its slot and blocks; the others fork it, in the slots of beams that end here.
-// Returns the beams in such a slot.
-std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const BeamChoice> choices) {
+// Forks get the slots of beams that end here.
+void Scheduler::reorder_beams(Sequence& sequence, std::span<const BeamChoice> choices) {
   if (sequence.beams.empty()) {
-    sequence.beams.push_back({std::exchange(sequence.slot, -1), std::exchange(sequence.blocks, {})});
+    sequence.beams.push_back({.slot = std::exchange(sequence.slot, -1),
+                              .blocks = std::exchange(sequence.blocks, {}),
+                              .num_sent_blocks = sequence.num_sent_blocks});
   }
   std::vector<BeamSlot> parents = std::exchange(sequence.beams, {});
   std::vector<int32_t> heirs(parents.size(), -1);  // of each parent: the child with its slot
@@ -359,6 +370,8 @@ std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const B
       sequence.spare_beams.push_back(std::move(spare));
       throw_error(ErrorCode::kInternal, "the KV cache has no blocks for a beam within its reservation");
     }
+    spare.parent_slot = parent.slot;
+    spare.num_sent_blocks = sequence.num_cached / info_.tokens_per_block;
     sequence.beams[beam] = std::move(spare);
   }
   // What the other beams that ended here held stays promised: they may branch off again.
@@ -369,7 +382,6 @@ std::vector<int32_t> Scheduler::move_beams(Sequence& sequence, std::span<const B
       throw_error(ErrorCode::kInternal, "the KV cache has no blocks for a beam that ended within its reservation");
     }
   }
-  return forked;
 }
 
 void Scheduler::pause(size_t index) {
@@ -377,7 +389,7 @@ void Scheduler::pause(size_t index) {
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
   kv_cache_.release(sequence->blocks, sequence->cached_key(), sequence->prompt_length, sequence->request.retention);
   stop(*sequence);
-  sequence->num_cached = 0;
+  sequence->num_cached = sequence->num_launched = sequence->num_expected = 0;
   ++num_pauses_;
   ++(sequence->num_generated() > 0 ? num_paused_ : num_queued_);
   waiting_.insert(std::lower_bound(waiting_.begin(), waiting_.end(), sequence, rank_before), std::move(sequence));
@@ -388,7 +400,7 @@ void Scheduler::stop(Sequence& sequence) {
   RequestState& state = *sequence.state;
   if (state.computed_prompt == &sequence) state.computed_prompt = nullptr;
   if (state.computing_prompt == &sequence) state.computing_prompt = nullptr;
-  if (sequence.slot >= 0) free_slots_.push_back(std::exchange(sequence.slot, -1));
+  if (sequence.slot >= 0) free_slot(std::exchange(sequence.slot, -1));
   sequence.is_onboarding = false;
 }
 
@@ -422,7 +434,7 @@ void Scheduler::release(Sequence& sequence) {
   for (auto* beams : {&sequence.beams, &sequence.spare_beams}) {
     for (BeamSlot& beam : *beams) {
       kv_cache_.release(beam.blocks);
-      if (beam.slot >= 0) free_slots_.push_back(beam.slot);
+      if (beam.slot >= 0) free_slot(beam.slot);
     }
     beams->clear();
   }

@@ -49,12 +49,15 @@ class Scheduler {
   // num_cached has grown after a step: others may share the full blocks.
   void commit(Sequence& sequence);
 
-  // The running beams become `choices`, each a continuation of the running beam `parent`; as many as the beam width.
-  // configure(branch, beam index) is called for beams in a slot that does not hold their parent's history.
+  // The running beams become `choices`, each a continuation of the running beam `parent`; as many as the beam width. A
+  // parent's first child takes over its slot and blocks; the others are forks of it.
   // Throws Error if the promised blocks do not suffice, which would be a fault of this class.
-  template <class Configure>
-  void reorder_beams(Sequence& sequence, std::span<const BeamChoice> choices, Configure configure) {
-    for (const int32_t beam : move_beams(sequence, choices)) configure(sequence.beams[beam].slot, beam);
+  void reorder_beams(Sequence& sequence, std::span<const BeamChoice> choices);
+
+  // The sequence of this run, which has had the slot since its start; null if it has ended or paused.
+  Sequence* find(int32_t slot, uint64_t run) const {
+    Sequence* const sequence = sequences_[slot];
+    return sequence != nullptr && sequence->run == run ? sequence : nullptr;
   }
 
   // Moves the sequences for which is_finished() holds to the end of finished(), and frees their slots and blocks; and
@@ -113,11 +116,11 @@ class Scheduler {
   void pause(size_t index);
   void release(Sequence& sequence);
   void stop(Sequence& sequence);
-  std::vector<int32_t> move_beams(Sequence& sequence, std::span<const BeamChoice> choices);
   void commit_beams(Sequence& sequence);
   int32_t blocks_to_start(const Sequence& sequence) const;
   int32_t blocks_to_go_on(const Sequence& sequence) const;
-  int32_t take_slot();
+  int32_t take_slot(Sequence& sequence);
+  void free_slot(int32_t slot);
 
   const EngineInfo info_;
   const SchedulerPolicy policy_;
@@ -125,6 +128,8 @@ class Scheduler {
   const bool enable_kv_cache_reuse_;
   KvCache kv_cache_;
   std::vector<int32_t> free_slots_;
+  std::vector<Sequence*> sequences_;  // by slot; null: it is free
+  uint64_t num_runs_ = 0;
   // Who waits: requests by rank, those of which some sequences are made, and sequences by rank, which are paused or
   // have tried to start. Only the queues grow with the load. Requests that return logits wait for memory as well, apart
   // from those that need none.

@@ -5,6 +5,9 @@
 #include <span>
 #include <utility>
 
+#include "common/error.h"
+#include "common/logging.h"
+
 namespace inflight {
 
 Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_t vocab_size)
@@ -47,6 +50,12 @@ void Sequence::accept(const SampledToken& sampled, std::span<const TokenLogProb>
   }
 }
 
+void Sequence::fail(const std::exception& failure) {
+  log_error("a sequence failed: ", failure.what());
+  const auto* error = dynamic_cast<const Error*>(&failure);
+  state->error = error ? *error : Error(ErrorCode::kInternal, concat("the request failed: ", failure.what()));
+}
+
 void Sequence::finish(FinishReason reason) {
   const auto match = words->stop_words.finish(stop_progress);
   finish_reason = match ? FinishReason::kStopWords : reason;
@@ -82,7 +91,8 @@ void Sequence::take_sendable(Response& response) {
 }
 
 ReturnedLogits Sequence::returned_logits(bool samples) const {
-  if (request.return_context_logits && state->context_logits == nullptr) return ReturnedLogits::kAll;
+  const bool is_in_prompt = next_position() < prompt_length;
+  if (request.return_context_logits && state->context_logits == nullptr && is_in_prompt) return ReturnedLogits::kAll;
   return request.return_generation_logits && samples ? ReturnedLogits::kSampled : ReturnedLogits::kNone;
 }
 

@@ -6,7 +6,7 @@
 
 namespace inflight {
 
-// What kind of failure it is; the Triton backend maps these one to one to TRITONSERVER_Error_Code.
+// What kind of failure it is; the Triton backend maps these to TRITONSERVER_Error_Code.
 enum class ErrorCode {
   kInvalidArgument,  // the caller can fix it: the message says what to change
   kNotFound,         // a file or a name that does not exist
@@ -14,6 +14,7 @@ enum class ErrorCode {
   kUnsupported,      // a documented feature that this version does not have
   kCancelled,
   kInternal,
+  kEngineLost,  // the engine, and with it the server, can do nothing any more: a device's fault, a rank that died
 };
 
 // The one exception type of this project. Messages say what was wrong, where, and what to do.

@@ -16,10 +16,16 @@ WordList without_last_tokens(const WordList& words) {
 
 }  // namespace
 
+const WordList& BadWords::list() const {
+  static const WordList kNone;
+  return empty() ? kNone : words_->list;
+}
+
 BadWords::BadWords(const WordList& list) {
   const WordList beginnings = without_last_tokens(list);
   if (beginnings.empty()) return;
   auto words = std::make_shared<Words>();
+  words->list = list;
   words->beginnings = WordAutomaton(beginnings);
 
   std::vector<std::pair<WordAutomaton::State, int32_t>> completions;  // the state before a word's last token, and it

@@ -18,6 +18,8 @@ class BadWords {
   BadWords(std::initializer_list<std::vector<int32_t>> words) : BadWords(WordList(words)) {}
 
   bool empty() const { return words_ == nullptr; }
+  // What it was made from, so that another process can make it anew.
+  const WordList& list() const;
   // How many tokens before the next one matter.
   int32_t look_back() const { return empty() ? 0 : words_->look_back; }
 
@@ -39,6 +41,7 @@ class BadWords {
 
  private:
   struct Words {
+    WordList list;
     WordAutomaton beginnings;          // each word without its last token
     std::vector<int32_t> first_token;  // [num_states + 1], in last_tokens
     std::vector<int32_t> last_tokens;  // of the words that begin with a state, one state after the other

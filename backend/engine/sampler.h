@@ -23,12 +23,15 @@ class Sampler {
   void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
                  std::span<const int32_t> generated = {});
 
+  // Gives the slot to a sequence that goes on as the parent slot's does.
+  void fork(int32_t parent, int32_t slot) { slots_[slot] = slots_[parent]; }
+
   // SamplingConfig::num_candidates of the slot.
   int32_t num_candidates(int32_t slot) const { return slots_[slot].config.num_candidates; }
   // How many log-probs sample() returns beside the token.
   int32_t num_top_log_probs(int32_t slot) const { return slots_[slot].config.num_top_log_probs.value_or(0); }
 
-  // The next token from `logits`, [vocab_size]. `mask` is one of TokenMasks, or empty: all tokens are allowed.
+  // The next token from `logits`, [vocab_size]. `mask` is SequenceSlice::mask.
   //
   // Among equal logits the lowest token wins. NaN counts as -inf. When no token is left (all logits are
   // -inf or masked), the slot's first end id ends the sequence, or else the result is token 0.

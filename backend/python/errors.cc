@@ -13,6 +13,7 @@ const char* code_name(ErrorCode code) {
     case ErrorCode::kUnsupported: return "unsupported";
     case ErrorCode::kCancelled: return "cancelled";
     case ErrorCode::kInternal: return "internal";
+    case ErrorCode::kEngineLost: return "engine_lost";
   }
   return "internal";
 }

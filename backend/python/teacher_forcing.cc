@@ -1,6 +1,7 @@
 #include "python/teacher_forcing.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 
 #include "common/error.h"
@@ -15,7 +16,7 @@ struct Progress {
   std::vector<float>* logits;
   int32_t slot;
   int32_t past_length = 0;
-  std::vector<int32_t> block_ids;
+  int32_t num_blocks = 0;
 };
 
 int32_t blocks_for(size_t tokens, const EngineInfo& info) {
@@ -50,7 +51,10 @@ int32_t checked_limit(const char* name, const std::optional<int32_t>& value, int
 // Blocks are handed out as sequences grow, so that those of sequences that run together interleave.
 void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_size, int32_t tokens_per_step) {
   const EngineInfo& info = engine.info();
-  for (const Progress& progress : group) engine.configure(progress.slot, {}, progress.tokens);
+  std::vector<SlotSetup> setups;
+  for (const Progress& progress : group) setups.push_back({.slot = progress.slot, .prompt = progress.tokens});
+  std::vector<int32_t> blocks(info.num_blocks);  // in the order in which they are given out
+  std::iota(blocks.begin(), blocks.end(), 0);
   int32_t next_block = 0;
   while (!group.empty()) {
     std::vector<SequenceSlice> slices;
@@ -60,14 +64,19 @@ void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_siz
       const int32_t size = std::min({static_cast<int32_t>(left.size()), chunk_size, budget});
       if (size == 0) break;
       budget -= size;
-      const int32_t blocks = blocks_for(progress.past_length + size, info);
-      while (static_cast<int32_t>(progress.block_ids.size()) < blocks) progress.block_ids.push_back(next_block++);
-      SequenceSlice slice{progress.slot, left.first(size), progress.past_length, progress.block_ids};
+      const int32_t num_new = blocks_for(progress.past_length + size, info) - progress.num_blocks;
+      SequenceSlice slice{progress.slot, left.first(size), progress.past_length,
+                          std::span<const int32_t>(blocks).subspan(next_block, num_new)};
+      progress.num_blocks += num_new;
+      next_block += num_new;
       slice.samples = false;
       slice.returned_logits = ReturnedLogits::kAll;
       slices.push_back(slice);
     }
-    const StepOutput output = engine.wait(engine.submit({slices}));
+    engine.launch({.setups = setups, .slices = slices});
+    setups.clear();
+    const StepOutput output = engine.finish();
+    if (!output.failures.empty()) throw output.failures.front().error;
     auto row = output.logits.begin();
     for (size_t i = 0; i < slices.size(); ++i) {
       const auto end = row + static_cast<std::ptrdiff_t>(slices[i].tokens.size() * info.vocab_size);
@@ -101,7 +110,7 @@ std::vector<std::vector<float>> teacher_forced_logits(Engine& engine,
       blocks += blocks_for(sequences[next].size(), info);
       if (blocks > info.num_blocks) break;
       logits[next].reserve(sequences[next].size() * info.vocab_size);
-      group.push_back({sequences[next], &logits[next], static_cast<int32_t>(group.size()), 0, {}});
+      group.push_back({sequences[next], &logits[next], static_cast<int32_t>(group.size())});
     }
     run_together(engine, std::move(group), chunk_size, tokens_per_step);
   }

@@ -12,7 +12,8 @@ TRITONSERVER_Error_Code to_triton_code(ErrorCode code) {
     case ErrorCode::kUnavailable: return TRITONSERVER_ERROR_UNAVAILABLE;
     case ErrorCode::kUnsupported: return TRITONSERVER_ERROR_UNSUPPORTED;
     case ErrorCode::kCancelled: return TRITONSERVER_ERROR_CANCELLED;
-    case ErrorCode::kInternal: return TRITONSERVER_ERROR_INTERNAL;
+    case ErrorCode::kInternal:
+    case ErrorCode::kEngineLost: return TRITONSERVER_ERROR_INTERNAL;
   }
   return TRITONSERVER_ERROR_UNKNOWN;
 }

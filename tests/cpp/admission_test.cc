@@ -20,7 +20,7 @@ namespace {
 class HeldEngine {
  public:
   explicit HeldEngine(const EngineInfo& info) : engine_(std::make_unique<PagedEngine>(info)) {
-    engine_->before_wait = [this](const StepInput&) {
+    engine_->before_finish = [this](const StepInput&) {
       ++num_begun_;
       while (num_begun_ > num_allowed_) std::this_thread::sleep_for(100us);
     };

@@ -67,8 +67,8 @@ TEST(every_request_of_a_random_trace_gets_the_tokens_it_gets_alone) {
 TEST(requests_join_a_running_batch_between_steps) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   std::atomic<size_t> widest = 0;
-  engine->before_wait = [&](const StepInput& input) {
-    widest = std::max(widest.load(), input.sequences.size());
+  engine->before_finish = [&](const StepInput& input) {
+    widest = std::max(widest.load(), input.slices.size());
     std::this_thread::sleep_for(1ms);
   };
   BatchManager manager(std::move(engine), {});
@@ -85,9 +85,9 @@ TEST(requests_join_a_running_batch_between_steps) {
 TEST(generation_goes_on_while_a_long_context_is_chunked) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   std::vector<std::vector<int32_t>> steps;  // tokens of each slice
-  engine->before_wait = [&](const StepInput& input) {
+  engine->before_finish = [&](const StepInput& input) {
     steps.emplace_back();
-    for (const auto& slice : input.sequences) steps.back().push_back(slice.tokens.size());
+    for (const auto& slice : input.slices) steps.back().push_back(slice.tokens.size());
     std::this_thread::sleep_for(500us);
   };
   {
@@ -139,7 +139,7 @@ TEST(a_request_that_has_started_does_not_fill_the_queue) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   std::atomic<bool> held = true;
   std::atomic<bool> runs = false;
-  engine->before_wait = [&](const StepInput&) {
+  engine->before_finish = [&](const StepInput&) {
     runs = true;
     while (held) std::this_thread::sleep_for(100us);
   };
@@ -181,7 +181,7 @@ TEST(the_inter_token_latency_is_the_steps_whatever_the_number_of_beams) {
   info.max_beam_width = 4;
   for (const int32_t width : {1, 2, 4}) {
     auto engine = std::make_unique<PagedEngine>(info);
-    engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(2ms); };
+    engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(2ms); };
     std::promise<RequestTimes> end;
     BatchManagerOptions options;
     options.on_request_end = [&](const RequestTimes& times) { end.set_value(times); };
@@ -241,7 +241,7 @@ TEST(log_probs_go_with_their_tokens_and_add_up) {
 TEST(cancelling_frees_the_blocks_within_one_step) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   PagedEngine& raw = *engine;
-  raw.before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+  raw.before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
   BatchManager manager(std::move(engine), {});
   for (int i = 0; i < 200; ++i) {
     Collector collector;
@@ -266,7 +266,7 @@ TEST(cancelling_frees_the_blocks_within_one_step) {
 TEST(a_failing_step_ends_its_sequences_and_the_next_request_works) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   std::atomic<bool> fails = true;
-  engine->before_wait = [&](const StepInput&) {
+  engine->before_finish = [&](const StepInput&) {
     if (fails) throw_error(ErrorCode::kInternal, "device lost");
   };
   BatchManager manager(std::move(engine), {});
@@ -286,7 +286,7 @@ TEST(destruction_ends_every_request_with_unavailable) {
   std::vector<Collector> collectors(20);
   {
     auto engine = std::make_unique<PagedEngine>(small_engine());
-    engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+    engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
     BatchManager manager(std::move(engine), {});
     for (auto& collector : collectors) manager.submit(make_request({1, 2, 3}, 60), collector.callback());
     std::this_thread::sleep_for(5ms);
@@ -299,7 +299,7 @@ TEST(destruction_ends_every_request_with_unavailable) {
 
 TEST(a_full_queue_answers_unavailable_at_once) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
-  engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+  engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
   BatchManagerOptions options;
   options.max_queue_size = 3;
   std::vector<Collector> collectors(20);  // outlives the manager, which ends the requests it took

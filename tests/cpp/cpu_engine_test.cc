@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "engine/engine.h"
+#include "step_driver.h"
 #include "tiny_model.h"
 
 using namespace inflight;
@@ -35,7 +36,7 @@ struct RunningSequence {
     return {.slot = slot,
             .tokens = std::span(tokens).subspan(past_length, num_tokens),
             .past_length = past_length,
-            .block_ids = block_ids,
+            .new_block_ids = block_ids,
             .samples = false,
             .returned_logits = ReturnedLogits::kAll};
   }
@@ -63,12 +64,13 @@ class BlockPool {
 };
 
 // Runs a step that takes `counts[i]` tokens of sequence i, 0 for none.
-void run_step(Engine& engine, std::vector<RunningSequence>& sequences, const std::vector<int32_t>& counts) {
+void run_step(const Engine& engine, StepDriver& steps, std::vector<RunningSequence>& sequences,
+              const std::vector<int32_t>& counts) {
   std::vector<SequenceSlice> slices;
   for (size_t i = 0; i < sequences.size(); ++i) {
     if (counts[i] > 0) slices.push_back(sequences[i].slice(counts[i]));
   }
-  const StepOutput output = engine.wait(engine.submit({slices}));
+  const StepOutput output = steps.run(slices);
   auto row = output.logits.begin();
   for (size_t i = 0; i < sequences.size(); ++i) {
     const auto end = row + int64_t{counts[i]} * engine.info().vocab_size;
@@ -96,8 +98,9 @@ void check_alone(const TinyModel& model, const std::string& what, int32_t length
   BlockPool blocks(*engine, generator);
   const std::vector<int32_t> tokens = random_tokens(length, generator);
   std::vector<RunningSequence> sequences = {{3, tokens, length * 2 / 3, blocks.take(length)}};
-  engine->configure(3, {}, std::span(tokens).first(sequences[0].prompt_length));
-  while (sequences[0].left() > 0) run_step(*engine, sequences, {std::min(chunk, sequences[0].left())});
+  StepDriver steps(*engine);
+  steps.set_up(3, {}, std::span(tokens).first(sequences[0].prompt_length));
+  while (sequences[0].left() > 0) run_step(*engine, steps, sequences, {std::min(chunk, sequences[0].left())});
   check_logits(model, sequences[0], what);
 }
 
@@ -157,12 +160,13 @@ std::vector<Variation> variations() {
 // An engine that runs one-token steps of slot 0 in block 0; for tests of everything but numbers.
 struct PlainEngine {
   TinyModel model = random_model(tiny_config(), 5);
-  std::unique_ptr<Engine> engine = load_engine(write_engine(model), {.num_threads = 2});
+  std::unique_ptr<Engine> engine = load_engine(write_engine(model), {.num_threads = 2, .max_steps_in_flight = 12});
+  StepDriver steps{*engine};
   std::vector<int32_t> tokens = {4};
   std::vector<int32_t> blocks = {0};
-  SequenceSlice slice = {.slot = 0, .tokens = tokens, .past_length = 0, .block_ids = blocks};
+  SequenceSlice slice = {.slot = 0, .tokens = tokens, .past_length = 0, .new_block_ids = blocks};
 
-  StepOutput run() { return engine->wait(engine->submit({{&slice, 1}})); }
+  StepOutput run() { return steps.run({slice}); }
 };
 
 }  // namespace
@@ -202,6 +206,8 @@ TEST(sequences_in_a_mixed_batch_equal_each_alone_whatever_the_cache_held_before)
     std::fill(embedding.end() - config.model.hidden_size, embedding.end(), std::numeric_limits<float>::quiet_NaN());
     const auto engine = load_engine(write_engine(model), {.num_threads = 2});
 
+    StepDriver steps(*engine);
+
     std::mt19937 generator(seed);
     const int32_t nan_token = config.model.vocab_size - 1;
     std::vector<int32_t> all_blocks(engine->info().num_blocks);
@@ -215,8 +221,8 @@ TEST(sequences_in_a_mixed_batch_equal_each_alone_whatever_the_cache_held_before)
       const SequenceSlice slice = {.slot = 0,
                                    .tokens = std::span(poison).first(blocks.size() * tokens_per_block),
                                    .past_length = 0,
-                                   .block_ids = blocks};
-      CHECK_EQ(engine->wait(engine->submit({{&slice, 1}})).tokens.size(), 1u);
+                                   .new_block_ids = blocks};
+      CHECK_EQ(steps.run({slice}).tokens.size(), 1u);
     }
 
     BlockPool blocks(*engine, generator);
@@ -224,7 +230,7 @@ TEST(sequences_in_a_mixed_batch_equal_each_alone_whatever_the_cache_held_before)
     for (const int32_t slot : {4, 0, 2, 1, 3}) {
       const int32_t length = 20 + static_cast<int32_t>(generator() % 100);
       sequences.push_back({slot, random_tokens(length, generator), length - 10, blocks.take(length)});
-      engine->configure(slot, {}, std::span(sequences.back().tokens).first(length - 10));
+      steps.set_up(slot, {}, std::span(sequences.back().tokens).first(length - 10));
     }
     const auto is_running = [](const RunningSequence& sequence) { return sequence.left() > 0; };
     while (std::any_of(sequences.begin(), sequences.end(), is_running)) {
@@ -233,7 +239,7 @@ TEST(sequences_in_a_mixed_batch_equal_each_alone_whatever_the_cache_held_before)
         const int32_t wanted = generator() % 3 == 0 ? 1 + generator() % 30 : generator() % 2;
         counts.push_back(std::min(wanted, sequence.left()));
       }
-      run_step(*engine, sequences, counts);
+      run_step(*engine, steps, sequences, counts);
     }
     for (const RunningSequence& sequence : sequences) check_logits(model, sequence, concat("seed ", seed));
   }
@@ -248,7 +254,7 @@ TEST(greedy_tokens_follow_the_logits_in_the_order_of_the_input) {
   std::vector<SequenceSlice> slices;
   for (const RunningSequence& sequence : sequences) slices.push_back(sequence.slice(20));
   slices[0].samples = slices[2].samples = true;
-  const StepOutput output = plain.engine->wait(plain.engine->submit({slices}));
+  const StepOutput output = plain.steps.run(slices);
   CHECK_EQ(output.tokens.size(), 2u);
   for (const int i : {0, 1}) {
     const RunningSequence& sequence = sequences[2 * i];
@@ -258,7 +264,7 @@ TEST(greedy_tokens_follow_the_logits_in_the_order_of_the_input) {
   }
 }
 
-TEST(previous_token_continues_a_slot_before_its_step_was_waited_for) {
+TEST(previous_token_continues_a_slot_before_its_step_was_finished) {
   PlainEngine plain;
   std::vector<int32_t> expected;
   for (int32_t i = 0; i < 12; ++i) {
@@ -266,17 +272,17 @@ TEST(previous_token_continues_a_slot_before_its_step_was_waited_for) {
     plain.tokens[0] = expected.back();
     ++plain.slice.past_length;
   }
-  plain.engine->configure(0, {}, std::vector<int32_t>{4});
-  std::vector<StepHandle> steps;
+  plain.steps.set_up(0, {}, std::vector<int32_t>{4});
   const std::vector<int32_t> first = {4}, next = {kPreviousToken};
   for (int32_t i = 0; i < 12; ++i) {
     plain.slice.past_length = i;
     plain.slice.tokens = i == 0 ? first : next;
-    steps.push_back(plain.engine->submit({{&plain.slice, 1}}));
+    plain.steps.launch({plain.slice});
   }
-  for (int32_t i = 0; i < 12; ++i) CHECK_EQ(plain.engine->wait(steps[i]).tokens[0].token, expected[i]);
+  CHECK_ERROR(plain.steps.launch(), kInvalid, "12 steps are in flight");
+  for (int32_t i = 0; i < 12; ++i) CHECK_EQ(plain.engine->finish().tokens[0].token, expected[i]);
 
-  plain.engine->configure(0, {}, std::vector<int32_t>{4});
+  plain.steps.set_up(0, {}, std::vector<int32_t>{4});
   CHECK_ERROR(plain.run(), kInvalid, "no previous token");
 }
 
@@ -284,13 +290,13 @@ TEST(copied_blocks_continue_a_sequence_elsewhere) {
   PlainEngine plain;
   std::mt19937 generator(9);
   std::vector<RunningSequence> sequences = {{0, random_tokens(40, generator), 40, {7, 2, 5}}};
-  run_step(*plain.engine, sequences, {30});
-  plain.engine->copy_blocks(std::vector<BlockCopy>{{7, 1}, {2, 3}, {1, 4}});
+  run_step(*plain.engine, plain.steps, sequences, {30});
+  plain.steps.copy({{7, 1}, {2, 3}, {1, 4}});
   sequences[0].block_ids = {4, 3, 6};
-  run_step(*plain.engine, sequences, {10});
+  run_step(*plain.engine, plain.steps, sequences, {10});
   check_logits(plain.model, sequences[0], "copied");
-  CHECK_ERROR(plain.engine->copy_blocks(std::vector<BlockCopy>{{0, plain.engine->info().num_blocks}}), kInvalid,
-              "blocks");
+  plain.steps.copy({{0, plain.engine->info().num_blocks}});
+  CHECK_ERROR(plain.steps.launch(), kInvalid, "blocks");
 }
 
 TEST(logits_that_are_not_numbers_still_give_a_token) {
@@ -298,9 +304,9 @@ TEST(logits_that_are_not_numbers_still_give_a_token) {
   for (auto& [name, weights] : plain.model.weights) {
     if (name == "lm_head.weight") std::fill(weights.begin(), weights.end(), std::numeric_limits<float>::infinity());
   }
-  plain.engine = load_engine(write_engine(plain.model));
-  const int32_t token = plain.run().tokens[0].token;
-  CHECK(token >= 0 && token < plain.engine->info().vocab_size);
+  const auto engine = load_engine(write_engine(plain.model));
+  const int32_t token = StepDriver(*engine).run({plain.slice}).tokens[0].token;
+  CHECK(token >= 0 && token < engine->info().vocab_size);
 }
 
 TEST(invalid_steps_are_rejected_and_change_nothing) {
@@ -309,14 +315,14 @@ TEST(invalid_steps_are_rejected_and_change_nothing) {
   const auto rejects = [&](auto change, const std::string& message) {
     SequenceSlice slice = plain.slice;
     change(slice);
-    CHECK_ERROR(plain.engine->wait(plain.engine->submit({{&slice, 1}})), kInvalid, message);
+    CHECK_ERROR(plain.steps.run({slice}), kInvalid, message);
   };
   const std::vector<int32_t> too_large = {71}, negative = {-2}, late_previous = {4, kPreviousToken},
                              bad_block = {100000};
   const std::vector<int32_t> long_chunk(161, 4);
   std::vector<int32_t> many_blocks(11, 0);
-  rejects([](SequenceSlice& slice) { slice.slot = 5; }, "slot 5");
-  rejects([](SequenceSlice& slice) { slice.slot = -1; }, "slot -1");
+  rejects([](SequenceSlice& slice) { slice.slot = 5; }, "slot of a setup is 5");
+  rejects([](SequenceSlice& slice) { slice.slot = -1; }, "slot of a setup is -1");
   rejects([](SequenceSlice& slice) { slice.tokens = {}; }, "no tokens");
   rejects([&](SequenceSlice& slice) { slice.tokens = too_large; }, "token id 71");
   rejects([&](SequenceSlice& slice) { slice.tokens = negative; }, "token id -2");
@@ -325,29 +331,28 @@ TEST(invalid_steps_are_rejected_and_change_nothing) {
   rejects([](SequenceSlice& slice) { slice.past_length = 16; }, "blocks do not hold");
   rejects([](SequenceSlice& slice) { slice.past_length = 150; }, "max_seq_len is 150");
   rejects([](SequenceSlice& slice) { slice.past_length = INT32_MAX; }, "max_seq_len is 150");
-  rejects([&](SequenceSlice& slice) { slice.block_ids = bad_block; }, "block 100000");
+  rejects([&](SequenceSlice& slice) { slice.new_block_ids = bad_block; }, "block 100000");
 
   std::vector<SequenceSlice> twice = {plain.slice, plain.slice};
-  CHECK_ERROR(plain.engine->submit({twice}), kInvalid, "twice");
-  CHECK_ERROR(plain.engine->submit({std::vector<SequenceSlice>(6, plain.slice)}), kInvalid, "6 sequences");
+  CHECK_ERROR(plain.engine->launch({.slices = twice}), kInvalid, "twice");
+  CHECK_ERROR(plain.steps.launch(std::vector<SequenceSlice>(6, plain.slice)), kInvalid, "6 sequences");
   const std::vector<int32_t> half_chunk(81, 4);
   for (SequenceSlice& slice : twice) {
     slice.tokens = half_chunk;
-    slice.block_ids = many_blocks;
+    slice.new_block_ids = many_blocks;
   }
   twice[1].slot = 1;
-  CHECK_ERROR(plain.engine->submit({twice}), kInvalid, "162 tokens");
-  CHECK_ERROR(plain.engine->configure(5, {}, {}), kInvalid, "slot is 5");
-  CHECK_ERROR(plain.engine->wait(1000), kInvalid, "never submitted");
+  CHECK_ERROR(plain.steps.launch(twice), kInvalid, "162 tokens");
+  CHECK_ERROR(plain.engine->finish(), kInvalid, "no step is in flight");
 
   CHECK_EQ(plain.run().tokens[0].token, expected);
-  CHECK(plain.engine->wait(plain.engine->submit({})).tokens.empty());
+  CHECK(plain.steps.run({}).tokens.empty());
 }
 
 TEST(an_engine_may_go_while_steps_are_in_flight) {
   for (int i = 0; i < 20; ++i) {
     PlainEngine plain;
-    for (int step = 0; step < 5; ++step) plain.engine->submit({{&plain.slice, 1}});
+    for (int step = 0; step < 5; ++step) plain.steps.launch({plain.slice});
     plain.engine.reset();
   }
 }

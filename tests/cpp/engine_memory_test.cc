@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <future>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -9,6 +8,7 @@
 
 #include "check.h"
 #include "engine/engine.h"
+#include "step_driver.h"
 #include "tiny_model.h"
 
 using namespace inflight;
@@ -37,13 +37,12 @@ struct Sequence {
     return {.slot = 0,
             .tokens = std::span(tokens).subspan(past_length, count),
             .past_length = past_length,
-            .block_ids = block_ids,
+            .new_block_ids = block_ids,
             .samples = false,
             .returned_logits = ReturnedLogits::kAll};
   }
-  void feed(Engine& engine, int32_t count) {
-    const SequenceSlice part = slice(count);
-    const StepOutput output = engine.wait(engine.submit({{&part, 1}}));
+  void feed(StepDriver& steps, int32_t count) {
+    const StepOutput output = steps.run({slice(count)});
     logits.insert(logits.end(), output.logits.begin(), output.logits.end());
     past_length += count;
   }
@@ -66,39 +65,14 @@ TinyModel poisonable_model(const EngineConfig& config) {
   return model;
 }
 
-void poison(Engine& engine, const std::vector<int32_t>& blocks) {
-  const std::vector<int32_t> tokens(blocks.size() * engine.info().tokens_per_block, 70);
-  const SequenceSlice slice = {.slot = 1, .tokens = tokens, .past_length = 0, .block_ids = blocks};
-  engine.wait(engine.submit({{&slice, 1}}));
+void poison(StepDriver& steps, const std::vector<int32_t>& blocks) {
+  const std::vector<int32_t> tokens(blocks.size() * tiny_config().build.tokens_per_block, 70);
+  steps.run({{.slot = 1, .tokens = tokens, .past_length = 0, .new_block_ids = blocks}});
 }
 
-// A step that is not done before release().
-class SlowStep final : public TokenMasks {
- public:
-  SlowStep(Engine& engine, int32_t block) : engine_(engine), blocks_{block} {
-    const SequenceSlice slice = {
-        .slot = 4, .tokens = tokens_, .past_length = 0, .block_ids = blocks_, .is_masked = true};
-    step_ = engine.submit({{&slice, 1}, this});
-  }
-  ~SlowStep() { engine_.wait(step_); }
-
-  void release() { released_.set_value(); }
-  std::span<const uint32_t> mask(int32_t) override {
-    released_.get_future().wait();
-    return words_;
-  }
-
- private:
-  Engine& engine_;
-  const std::vector<int32_t> tokens_ = {4}, blocks_;
-  const std::vector<uint32_t> words_ = {~0u, ~0u, ~0u};
-  std::promise<void> released_;
-  StepHandle step_;
-};
-
-void wait_until_copied(const Engine& engine, CopyHandle copies) {
+void wait_until_copied(Engine& engine, StepNumber step) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (!engine.is_copied(copies)) {
+  while (!engine.is_copied(step)) {
     CHECK(std::chrono::steady_clock::now() < deadline);
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
@@ -139,9 +113,10 @@ TEST(windows_and_sinks_equal_the_reference_though_blocks_are_freed) {
 
       for (const int32_t chunk : {1, 13, 75, 150}) {
         Sequence sequence{random_tokens(150, 3), iota(0, 150 / tokens_per_block + 1)};
-        engine->configure(0, {}, std::span(sequence.tokens).first(1));
+        StepDriver steps(*engine);
+        steps.set_up(0, {}, std::span(sequence.tokens).first(1));
         while (sequence.past_length < 150) {
-          sequence.feed(*engine, std::min(chunk, 150 - sequence.past_length));
+          sequence.feed(steps, std::min(chunk, 150 - sequence.past_length));
           for (int32_t i = 0; window > 0 && i < static_cast<int32_t>(sequence.block_ids.size()); ++i) {
             const bool is_left = (i + 1) * tokens_per_block <= sequence.past_length - window + 1;
             if (is_left && i * tokens_per_block >= test.sink_tokens) sequence.block_ids[i] = kFreedBlock;
@@ -158,12 +133,13 @@ TEST(windows_and_sinks_equal_the_reference_though_blocks_are_freed) {
 TEST(a_block_that_some_token_sees_may_not_be_freed) {
   const auto directory = write_engine(random_model(tiny_config(), 5));
   const auto rejects = [&](Engine& engine, int32_t past_length, int32_t freed) {
+    StepDriver steps(engine);
     Sequence sequence{random_tokens(150, 3), iota(0, 10), past_length};
     sequence.block_ids[freed] = kFreedBlock;
     try {
-      sequence.feed(engine, 1);
+      sequence.feed(steps, 1);
     } catch (const Error& error) {
-      CHECK(std::string(error.what()).find(concat("block_ids[", freed, "] is freed")) != std::string::npos);
+      CHECK(std::string(error.what()).find(concat("block ", freed, " of its list is freed")) != std::string::npos);
       return true;
     }
     return false;
@@ -194,16 +170,17 @@ TEST(windows_and_sinks_that_do_not_fit_are_refused_by_name) {
   CHECK_EQ(load_engine(directory, {.max_attention_windows = {149, 20}})->info().attention_window, 149);
 }
 
-TEST(copies_chain_within_one_call) {
+TEST(copies_chain_within_one_step) {
   const TinyModel model = poisonable_model(tiny_config());
   const auto engine = load_engine(write_engine(model), {.num_threads = 2});
+  StepDriver steps(*engine);
   Sequence sequence{random_tokens(48, 1), {7, 2, 5}};
-  sequence.feed(*engine, 32);
-  poison(*engine, {1, 3, 4, 6});
-  engine->copy_blocks(std::vector<BlockCopy>{{7, 1}, {2, 3}, {1, 4}, {6, 6}});
-  poison(*engine, {7, 2});
+  sequence.feed(steps, 32);
+  poison(steps, {1, 3, 4, 6});
+  steps.copy({{7, 1}, {2, 3}, {1, 4}, {6, 6}});
+  poison(steps, {7, 2});
   sequence.block_ids = {4, 3, 6};
-  sequence.feed(*engine, 16);
+  sequence.feed(steps, 16);
   check_logits(model, sequence, 0, "copied");
 }
 
@@ -212,59 +189,66 @@ TEST(blocks_survive_in_the_host_tier) {
   const auto engine = load_engine(write_engine(model), {.num_threads = 2, .kv_cache_host_bytes = 7 * kBlockBytes + 9});
   const int32_t num_blocks = engine->info().num_blocks;
   CHECK_EQ(engine->info().num_host_blocks, 7);
+  StepDriver steps(*engine);
   for (int round = 0; round < 50; ++round) {
     Sequence sequence{random_tokens(64, round), {7, 2, 5}};
-    sequence.feed(*engine, 48);
+    sequence.feed(steps, 48);
     // Blocks may be given to others at once: the copies that read them come first.
-    engine->copy_blocks(std::vector<BlockCopy>{{7, num_blocks}, {2, num_blocks + 6}, {5, num_blocks + 3}});
-    poison(*engine, {2, 5, 7});
-    const CopyHandle back =
-        engine->copy_blocks(std::vector<BlockCopy>{{num_blocks, 5}, {num_blocks + 6, 7}, {num_blocks + 3, 9}});
-    if (round % 2 == 0) wait_until_copied(*engine, back);
+    steps.copy({{7, num_blocks}, {2, num_blocks + 6}, {5, num_blocks + 3}});
+    poison(steps, {2, 5, 7});
+    steps.copy({{num_blocks, 5}, {num_blocks + 6, 7}, {num_blocks + 3, 9}});
+    if (round % 2 == 0) {
+      const StepNumber back = steps.launch();
+      wait_until_copied(*engine, back);
+      engine->finish();
+    }
     sequence.block_ids = {5, 7, 9, 11};
-    sequence.feed(*engine, 16);
+    sequence.feed(steps, 16);
     check_logits(model, sequence, 0, "from the host tier");
   }
 }
 
-TEST(copies_wait_for_the_steps_before_them_and_for_one_another) {
+TEST(copies_wait_for_the_steps_before_them_and_steps_for_the_copies_of_their_blocks) {
   const TinyModel model = poisonable_model(tiny_config());
-  const auto engine = load_engine(write_engine(model), {.num_threads = 2, .kv_cache_host_bytes = 4 * kBlockBytes});
+  const auto engine = load_engine(write_engine(model),
+                                  {.num_threads = 2, .max_steps_in_flight = 3, .kv_cache_host_bytes = 4 * kBlockBytes});
   const int32_t num_blocks = engine->info().num_blocks;
-  CHECK(engine->is_copied(engine->copy_blocks({})));
-
-  Sequence sequence{random_tokens(32, 1), {7, 2}};
-  sequence.feed(*engine, 16);
-  CopyHandle first, second;
-  {
-    SlowStep slow(*engine, 0);
-    first = engine->copy_blocks(std::vector<BlockCopy>{{7, num_blocks}});
-    second = engine->copy_blocks(std::vector<BlockCopy>{{num_blocks, 8}});
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    CHECK(!engine->is_copied(first));
-    CHECK(!engine->is_copied(second));
-    slow.release();
+  StepDriver steps(*engine);
+  for (int round = 0; round < 20; ++round) {
+    Sequence sequence{random_tokens(32, round), {7, 2}};
+    steps.launch({sequence.slice(16)});
+    steps.copy({{7, num_blocks}, {num_blocks, 8}});
+    const std::vector<int32_t> poison_tokens(16, 70), poisoned = {7};
+    steps.launch({{.slot = 1, .tokens = poison_tokens, .past_length = 0, .new_block_ids = poisoned}});
+    sequence.block_ids = {8, 9};
+    sequence.past_length = 16;
+    const StepNumber last = steps.launch({sequence.slice(16)});
+    for (const int32_t is_first : {1, 0, 0}) {
+      const StepOutput output = engine->finish();
+      const bool is_poison = output.logits.empty();
+      CHECK(!is_poison || is_first == 0);
+      sequence.logits.insert(sequence.logits.end(), output.logits.begin(), output.logits.end());
+    }
+    check_logits(model, sequence, 0, "copied between two steps");
+    CHECK(engine->is_copied(last));
   }
-  wait_until_copied(*engine, second);
-  CHECK(engine->is_copied(first));
-  sequence.block_ids = {8, 9};
-  sequence.feed(*engine, 16);
-  check_logits(model, sequence, 0, "copied after a slow step");
 }
 
 TEST(a_step_does_not_wait_for_copies_of_other_blocks) {
   const auto engine = load_engine(write_engine(poisonable_model(tiny_config())), {.num_threads = 2});
   const std::vector<BlockCopy> many(20000, {1, 2});  // some milliseconds
+  StepDriver steps(*engine);
   bool was_beside = false;
   for (int round = 0; round < 50 && !was_beside; ++round) {
-    const CopyHandle copies = engine->copy_blocks(many);
-    Sequence sequence{random_tokens(16, 1), {7}};
-    sequence.feed(*engine, 16);
-    was_beside = !engine->is_copied(copies);
+    steps.copy(many);
+    const Sequence sequence{random_tokens(16, 1), {7}};
+    const StepNumber step = steps.launch({sequence.slice(16)});
+    engine->finish();
+    was_beside = !engine->is_copied(step);
 
     Sequence touching{random_tokens(16, 1), {2}};
-    touching.feed(*engine, 16);
-    CHECK(engine->is_copied(copies));
+    touching.feed(steps, 16);
+    CHECK(engine->is_copied(step));
   }
   CHECK(was_beside);
 }
@@ -273,11 +257,11 @@ TEST(an_engine_may_go_while_copies_are_in_flight) {
   const auto directory = write_engine(poisonable_model(tiny_config()));
   for (int i = 0; i < 10; ++i) {
     const Sequence sequence{random_tokens(16, 1), {2}};
-    const SequenceSlice slice = sequence.slice(16);
-    const auto engine = load_engine(directory, {.num_threads = 2});
+    const auto engine = load_engine(directory, {.num_threads = 2, .max_steps_in_flight = 3});
+    StepDriver steps(*engine);
     for (int step = 0; step < 3; ++step) {
-      engine->submit({{&slice, 1}});
-      engine->copy_blocks(std::vector<BlockCopy>(1000, {1, 2}));
+      steps.copy(std::vector<BlockCopy>(1000, {1, 2}));
+      steps.launch({sequence.slice(16)});
     }
   }
 }
@@ -286,10 +270,12 @@ TEST(steps_and_copies_beyond_their_blocks_are_rejected) {
   const auto directory = write_engine(random_model(tiny_config(), 5));
   const auto engine = load_engine(directory, {.kv_cache_host_bytes = 3 * kBlockBytes});
   const int32_t num_blocks = engine->info().num_blocks;
+  StepDriver steps(*engine);
   Sequence sequence{random_tokens(4, 1), {num_blocks}};
-  CHECK_ERROR(sequence.feed(*engine, 4), kInvalid, concat("block ", num_blocks, "; steps of this engine take blocks"));
+  CHECK_ERROR(sequence.feed(steps, 4), kInvalid, concat("block ", num_blocks, "; steps of this engine take blocks"));
   for (const BlockCopy& copy : {BlockCopy{0, num_blocks + 3}, BlockCopy{num_blocks + 3, 0}, BlockCopy{-1, 0}}) {
-    CHECK_ERROR(engine->copy_blocks({&copy, 1}), kInvalid, concat("this engine has ", num_blocks + 3, " blocks"));
+    CHECK_ERROR(engine->launch({.copies = {&copy, 1}}), kInvalid,
+                concat("this engine has ", num_blocks + 3, " blocks"));
   }
 }
 

@@ -35,7 +35,7 @@ void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 TEST(a_sequence_without_memory_for_its_logits_fails_alone) {
   auto engine = std::make_unique<PagedEngine>(small_engine());
   std::atomic<bool> held = true;
-  engine->before_wait = [&](const StepInput&) {
+  engine->before_finish = [&](const StepInput&) {
     while (held) std::this_thread::sleep_for(100us);
   };
   Collector innocent, greedy;
@@ -59,9 +59,9 @@ TEST(requests_that_return_logits_share_their_memory_and_hold_up_nobody_else) {
   info.logits_bytes = 30 * 1000 * sizeof(float);
   std::atomic<int32_t> most_rows = 0;
   auto engine = std::make_unique<PagedEngine>(info);
-  engine->before_wait = [&](const StepInput& input) {
+  engine->before_finish = [&](const StepInput& input) {
     int32_t rows = 0;
-    for (const SequenceSlice& slice : input.sequences) rows += num_returned_logits(slice);
+    for (const SequenceSlice& slice : input.slices) rows += num_returned_logits(slice);
     most_rows = std::max(most_rows.load(), rows);
   };
   std::vector<Collector> collectors(20);
@@ -110,7 +110,7 @@ TEST(a_response_keeps_its_share_of_the_memory_for_logits_until_it_is_let_go) {
   second.wait();
 }
 
-TEST(copies_that_fail_end_those_who_need_them_and_nothing_shares_what_was_never_filled) {
+TEST(copies_of_a_step_that_is_not_launched_end_those_who_need_them_and_nothing_shares_what_was_never_filled) {
   set_log_sink([](LogLevel, const std::string&) {});
   for (uint32_t seed = 0; seed < 40; ++seed) {
     std::mt19937 random(seed);
@@ -121,8 +121,8 @@ TEST(copies_that_fail_end_those_who_need_them_and_nothing_shares_what_was_never_
     auto engine = std::make_unique<PagedEngine>(info);
     std::mt19937 failing(seed + 1000);
     std::atomic<int32_t> num_failed = 0;
-    engine->before_copy = [&](std::span<const BlockCopy>) {
-      if (failing() % 3 > 0) return;
+    engine->before_launch = [&](const StepInput& input) {
+      if (input.copies.empty() || failing() % 8 > 0) return;
       ++num_failed;
       throw_error(ErrorCode::kInternal, "a copy failed");
     };

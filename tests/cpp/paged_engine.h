@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <deque>
+#include <exception>
 #include <functional>
-#include <map>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/step_message.h"
 #include "step_check.h"
 
 namespace inflight::test {
@@ -18,7 +20,7 @@ namespace inflight::test {
 //
 // As in a transformer, what the cache holds for a token depends on the tokens before it that the token sees. Of
 // sampling settings it follows num_candidates and masks. Every step passes StepCheck, and its tokens must be those that
-// configure() and the steps before gave to the slot.
+// setups and the steps before gave to the slot.
 class PagedEngine final : public Engine {
  public:
   explicit PagedEngine(EngineInfo info)
@@ -29,43 +31,37 @@ class PagedEngine final : public Engine {
 
   const EngineInfo& info() const override { return info_; }
 
-  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
-                 std::span<const int32_t> generated) override {
-    if (slot < 0 || slot >= info_.max_batch_size) throw_error(ErrorCode::kInternal, "slot ", slot);
-    slots_[slot] = {static_cast<int32_t>(prompt.size()), config.num_candidates, {prompt.begin(), prompt.end()}};
-    slots_[slot].tokens.insert(slots_[slot].tokens.end(), generated.begin(), generated.end());
-  }
-
-  StepHandle submit(const StepInput& input) override {
+  StepNumber launch(const StepInput& input) override {
+    if (before_launch) before_launch(input);
     step_check_.check(input);
-    if (before_run) before_run(input);
-    logits_.clear();
-    StepOutput& output = outputs_[++steps];
-    for (const SequenceSlice& slice : input.sequences) run(slice, input.masks, output);
-    if (before_wait) before_wait(input);
-    return steps;
-  }
-
-  StepOutput wait(StepHandle step) override {
-    StepOutput output = std::move(outputs_.extract(step).mapped());
-    output.logits = logits_;
-    return output;
-  }
-
-  CopyHandle copy_blocks(std::span<const BlockCopy> copies) override {
-    const size_t size = info_.tokens_per_block;
-    if (before_copy) before_copy(copies);
-    for (const BlockCopy& copy : copies) {
-      const int32_t num_blocks = info_.num_blocks + info_.num_host_blocks;
-      if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= num_blocks) {
-        throw_error(ErrorCode::kInternal, "copy of block ", copy.source, " to ", copy.destination);
-      }
-      std::copy_n(cache_.begin() + copy.source * size, size, cache_.begin() + copy.destination * size);
+    copy(input.copies);
+    for (const SlotSetup& setup : input.setups) set_up(setup);
+    Output& output = in_flight_.emplace_back();
+    try {
+      if (before_run) before_run(input);
+      for (const SequenceSlice& slice : input.slices) run(slice, output);
+    } catch (...) {
+      output.failure = std::current_exception();
+      fail_slots(input);
     }
-    return ++copies_;
+    output.message.assign(input);
+    return ++steps;
   }
 
-  bool is_copied(CopyHandle copies) const override { return !delays_copy || !delays_copy(copies); }
+  StepOutput finish() override {
+    finished_ = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    if (finished_.failure) std::rethrow_exception(finished_.failure);
+    try {
+      if (before_finish) before_finish(finished_.message.input());
+    } catch (...) {
+      fail_slots(finished_.message.input());
+      throw;
+    }
+    return {.tokens = finished_.tokens, .logits = finished_.logits, .failures = finished_.failures};
+  }
+
+  bool is_copied(StepNumber step) override { return !delays_copy || !delays_copy(step); }
 
   // What a request with this prompt gets when it runs alone and meets no end id. window and sink_tokens: of EngineInfo.
   static std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int32_t count, int32_t vocab_size,
@@ -92,20 +88,30 @@ class PagedEngine final : public Engine {
     return best;
   }
 
-  std::function<void(const StepInput&)> before_run;   // may throw: a step that fails and computes nothing
-  std::function<void(const StepInput&)> before_wait;  // may throw: a step that fails
-  std::function<void(std::span<const BlockCopy>)> before_copy;  // may throw: nothing is copied
-  std::function<bool(CopyHandle)> delays_copy;  // asked by is_copied()
+  // They may throw.
+  std::function<void(const StepInput&)> before_launch;  // by launch(): nothing of the step takes effect
+  std::function<void(const StepInput&)> before_run;     // by launch(): the step fails and computes nothing
+  std::function<void(const StepInput&)> before_finish;  // by finish(): the step fails
+  std::function<bool(StepNumber)> delays_copy;  // asked by is_copied()
   std::function<void(const SequenceSlice&, std::vector<SampledToken>&)> change_candidates;  // of one beam
   std::atomic<uint64_t> steps{0};
 
  private:
   static constexpr uint64_t kUnwritten = 0;
 
+  struct Output {
+    StepMessage message;
+    std::vector<SampledToken> tokens;
+    std::vector<float> logits;
+    std::vector<SlotFailure> failures;
+    std::exception_ptr failure;
+  };
+
   struct Slot {
     int32_t prompt_length = 0;
     int32_t num_candidates = 0;
     std::vector<int32_t> tokens = {};  // prompt, then generated
+    bool has_failed = false;
   };
 
   static uint64_t mix(uint64_t hash, uint64_t value) {
@@ -128,12 +134,46 @@ class PagedEngine final : public Engine {
   }
 
   uint64_t& at(const SequenceSlice& slice, int64_t position) {
-    const int32_t block = slice.block_ids[position / info_.tokens_per_block];
+    const int32_t block = step_check_.block_list(slice.slot)[position / info_.tokens_per_block];
     return cache_.at(static_cast<size_t>(block) * info_.tokens_per_block + position % info_.tokens_per_block);
   }
 
-  void run(const SequenceSlice& slice, TokenMasks* masks, StepOutput& output) {
+  void fail_slots(const StepInput& input) {
+    for (const SequenceSlice& slice : input.slices) slots_[slice.slot].has_failed = true;
+  }
+
+  void copy(std::span<const BlockCopy> copies) {
+    const size_t size = info_.tokens_per_block;
+    for (const BlockCopy& copy : copies) {
+      const int32_t num_blocks = info_.num_blocks + info_.num_host_blocks;
+      if (std::min(copy.source, copy.destination) < 0 || std::max(copy.source, copy.destination) >= num_blocks) {
+        throw_error(ErrorCode::kInternal, "copy of block ", copy.source, " to ", copy.destination);
+      }
+      std::copy_n(cache_.begin() + copy.source * size, size, cache_.begin() + copy.destination * size);
+    }
+  }
+
+  void set_up(const SlotSetup& setup) {
+    Slot& slot = slots_[setup.slot];
+    if (setup.parent >= 0) {
+      slot = slots_[setup.parent];
+      return;
+    }
+    slot = {static_cast<int32_t>(setup.prompt.size()),
+            setup.sampling.num_candidates,
+            {setup.prompt.begin(), setup.prompt.end()}};
+    slot.tokens.insert(slot.tokens.end(), setup.generated.begin(), setup.generated.end());
+  }
+
+  void run(const SequenceSlice& given, Output& output) {
+    SequenceSlice slice = given;
     Slot& slot = slots_[slice.slot];
+    if (slot.has_failed) {
+      output.failures.push_back({slice.slot, Error(ErrorCode::kInternal, "an earlier step of the slot failed")});
+      return;
+    }
+    // It goes on where its last sampled token stands, however many drafts were accepted.
+    if (slice.tokens.front() == kPreviousToken) slice.past_length = static_cast<int32_t>(slot.tokens.size()) - 1;
     const int32_t num_tokens = static_cast<int32_t>(slice.tokens.size());
     const int32_t first_sampling = slice.samples ? num_tokens - 1 - slice.num_drafts : num_tokens;
     bool is_sampling = slice.samples;  // until a draft is rejected
@@ -146,7 +186,7 @@ class PagedEngine final : public Engine {
         return at(slice, j);
       });
       const uint64_t last = at(slice, position);
-      if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last);
+      if (slice.returned_logits == ReturnedLogits::kAll) add_logits(last, output.logits);
       if (i < first_sampling || !is_sampling) continue;
       if (slot.num_candidates > 0) {
         auto best = candidates(slice.slot, last, slot.num_candidates, info_.vocab_size);
@@ -154,9 +194,9 @@ class PagedEngine final : public Engine {
         output.tokens.insert(output.tokens.end(), best.begin(), best.end());
         continue;
       }
-      const int32_t sampled = allowed(next_token(last, info_.vocab_size), slice, masks);
+      const int32_t sampled = allowed(next_token(last, info_.vocab_size), slice);
       output.tokens.push_back({slice.slot, sampled, -1.0f});
-      if (slice.returned_logits == ReturnedLogits::kSampled) add_logits(last);
+      if (slice.returned_logits == ReturnedLogits::kSampled) add_logits(last, output.logits);
       slot.tokens.push_back(sampled);
       is_sampling = i + 1 < num_tokens && slice.tokens[i + 1] == sampled;
     }
@@ -176,9 +216,9 @@ class PagedEngine final : public Engine {
   }
 
   // The token, or the next one that the slice's mask allows.
-  int32_t allowed(int32_t token, const SequenceSlice& slice, TokenMasks* masks) const {
-    if (!slice.is_masked) return token;
-    const std::span<const uint32_t> mask = masks->mask(slice.slot);
+  int32_t allowed(int32_t token, const SequenceSlice& slice) const {
+    const std::span<const uint32_t> mask = slice.mask;
+    if (mask.empty()) return token;
     for (int32_t i = 0; i < info_.vocab_size; ++i) {
       const int32_t candidate = (token + i) % info_.vocab_size;
       if (mask[candidate / 32] >> (candidate % 32) & 1) return candidate;
@@ -187,18 +227,17 @@ class PagedEngine final : public Engine {
   }
 
   // One row: 1 at the next token.
-  void add_logits(uint64_t last) {
-    logits_.resize(logits_.size() + info_.vocab_size, 0.0f);
-    logits_[logits_.size() - info_.vocab_size + next_token(last, info_.vocab_size)] = 1.0f;
+  void add_logits(uint64_t last, std::vector<float>& logits) const {
+    logits.resize(logits.size() + info_.vocab_size, 0.0f);
+    logits[logits.size() - info_.vocab_size + next_token(last, info_.vocab_size)] = 1.0f;
   }
 
   EngineInfo info_;
   StepCheck step_check_;
   std::vector<Slot> slots_;
   std::vector<uint64_t> cache_;  // an entry a token, 0: never written
-  std::map<StepHandle, StepOutput> outputs_;
-  std::vector<float> logits_;  // of the last step
-  CopyHandle copies_ = 0;
+  std::deque<Output> in_flight_;
+  Output finished_;
 };
 
 }  // namespace inflight::test

@@ -74,7 +74,7 @@ TEST(a_static_batch_ends_before_the_next_begins) {
   std::vector<Collector> collectors(9);
   {
     auto engine = std::make_unique<PagedEngine>(small_engine());
-    engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+    engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
     BatchManager manager(std::move(engine), options);
     for (int32_t i = 0; i < 9; ++i) manager.submit(make_request({i}, 3 + i), collectors[i].callback());
     for (auto& collector : collectors) collector.wait();
@@ -87,7 +87,7 @@ TEST(a_higher_priority_starts_earlier_and_a_lower_one_is_not_passed_for_ever) {
   info.max_batch_size = 1;
   auto engine = std::make_unique<PagedEngine>(info);
   std::atomic<bool> held = true;
-  engine->before_wait = [&](const StepInput&) {
+  engine->before_finish = [&](const StepInput&) {
     while (held) std::this_thread::sleep_for(100us);
   };
   std::mutex mutex;
@@ -119,7 +119,7 @@ TEST(a_deadline_ends_running_and_waiting_requests) {
   EngineInfo info = small_engine();
   info.max_batch_size = 1;
   auto engine = std::make_unique<PagedEngine>(info);
-  engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(2ms); };
+  engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(2ms); };
   BatchManager manager(std::move(engine), {});
   Collector running, waiting, patient;
   Request request = make_request({1}, 60);
@@ -142,7 +142,7 @@ TEST(others_run_while_blocks_come_from_the_host_tier) {
   info.num_host_blocks = 32;
   auto engine = std::make_unique<PagedEngine>(info);
   PagedEngine& raw = *engine;
-  raw.before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+  raw.before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
   BatchManager manager(std::move(engine), {.enable_kv_cache_reuse = true});
   std::vector<std::vector<int32_t>> prompts;
   std::mt19937 random(3);
@@ -158,7 +158,7 @@ TEST(others_run_while_blocks_come_from_the_host_tier) {
   CHECK(at_rest(manager).kv_cache.onboarded_blocks > 0);
 
   std::atomic<bool> held = true;
-  raw.delays_copy = [&](CopyHandle) { return held.load(); };
+  raw.delays_copy = [&](StepNumber) { return held.load(); };
   Collector other, delayed;
   manager.submit(make_request({5, 5}, 40), other.callback());
   while (other.responses() == 0) std::this_thread::sleep_for(1ms);

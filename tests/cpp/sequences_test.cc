@@ -86,7 +86,7 @@ TEST(sequences_of_a_request_compute_its_prompt_once) {
 TEST(a_step_that_fails_ends_all_sequences_of_its_requests) {
   set_log_sink([](LogLevel, const std::string&) {});
   auto engine = std::make_unique<PagedEngine>(small_engine());
-  engine->before_wait = [steps = 0](const StepInput&) mutable {
+  engine->before_finish = [steps = 0](const StepInput&) mutable {
     if (++steps == 3) throw_error(ErrorCode::kInternal, "device lost");
   };
   BatchManager manager(std::move(engine), {});
@@ -251,7 +251,7 @@ TEST(cancelled_beams_give_what_they_have) {
   EngineInfo info = small_engine();
   info.max_beam_width = 4;
   auto engine = std::make_unique<PagedEngine>(info);
-  engine->before_wait = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
+  engine->before_finish = [](const StepInput&) { std::this_thread::sleep_for(1ms); };
   BatchManager manager(std::move(engine), {});
   Request request = make_request(prompt_of(5), 50);
   request.beam_search.beam_width = 3;

@@ -73,6 +73,7 @@ TraceOptions read_options(const json& object) {
   fields.read("max_batch_size", options.max_batch_size);
   fields.read("max_num_tokens", options.max_num_tokens);
   fields.read("copy_delay", options.copy_delay);
+  fields.read("max_steps_in_flight", options.max_steps_in_flight);
   fields.end();
   return options;
 }
@@ -152,7 +153,7 @@ TraceEvent read_event(const json& object) {
   if (cancel) {
     event.action = Cancel{*cancel};
   } else if (fail) {
-    event.action = Fault{*fail == "submit"};
+    event.action = Fault{*fail == "launch"};
   } else if (stop) {
     event.action = Stop{};
   } else {

@@ -23,6 +23,7 @@ struct TraceOptions {
   int32_t max_batch_size = 0;  // below the engine's own; 0: its own
   int32_t max_num_tokens = 0;  // likewise
   int32_t copy_delay = 0;  // times that Engine::is_copied answers no
+  int32_t max_steps_in_flight = 1;  // more: on a DelayedEngine
 };
 
 struct TraceRequest {
@@ -39,7 +40,7 @@ struct Cancel {
   size_t request;  // index among the submissions
 };
 struct Fault {
-  bool in_submit;  // else in wait()
+  bool in_launch;  // else in finish()
 };
 struct Stop {};
 

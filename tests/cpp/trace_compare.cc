@@ -149,11 +149,13 @@ void check_waiting(const Trace& trace, const TraceResult& result, std::vector<st
   constexpr int64_t kComputations = 4;
   const bool pauses = trace.options.manager.scheduler_policy == SchedulerPolicy::kMaxUtilization;
   const int64_t steps_per_request = trace.options.copy_delay + 2;  // beside those of its tokens
+  const int64_t in_flight = trace.options.max_steps_in_flight;  // steps, of which one alone may be of this request
   int64_t work = 0;
   size_t num_before = 0;
   for (size_t i = 0; i < result.requests.size(); ++i) {
     for (; num_before < std::min(result.requests.size(), i + kMaxOvertaking + 1); ++num_before) {
-      work += (pauses ? kComputations : 1) * most_steps(result.requests[num_before].request) + steps_per_request;
+      const int64_t steps = (pauses ? kComputations : 1) * most_steps(result.requests[num_before].request);
+      work += in_flight * (steps + steps_per_request);
     }
     const Stay& stay = result.stays[i];
     if (stay.ended && *stay.ended - stay.submitted > work) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "engine/engine.h"
+#include "engine/step_message.h"
 #include "step_check.h"
 #include "trace.h"
 
@@ -27,12 +28,7 @@ class TraceEngine final : public Engine {
 
   const EngineInfo& info() const override { return info_; }
 
-  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
-                 std::span<const int32_t> generated) override {
-    engine_->configure(slot, config, prompt, generated);
-  }
-
-  StepHandle submit(const StepInput& input) override {
+  StepNumber launch(const StepInput& input) override {
     ++steps;
     before_step();
     try {
@@ -41,31 +37,37 @@ class TraceEngine final : public Engine {
       on_violation(error.what());
       throw;
     }
-    if (std::exchange(fails_submit, false)) throw_error(ErrorCode::kInternal, kInjected);
-    const StepHandle step = engine_->submit(input);
-    if (std::exchange(fails_wait, false)) failing_.insert(step);
+    if (std::exchange(fails_launch, false)) throw_error(ErrorCode::kInternal, kInjected);
+    const StepNumber step = engine_->launch(through_bytes(input));
+    if (std::exchange(fails_finish, false)) failing_.insert(step);
     return step;
   }
 
-  StepOutput wait(StepHandle step) override {
-    StepOutput output = engine_->wait(step);
-    if (failing_.erase(step) > 0) throw_error(ErrorCode::kInternal, kInjected);
+  StepOutput finish() override {
+    const bool fails = failing_.erase(++num_finished_) > 0;
+    const StepOutput output = engine_->finish();
+    if (fails) throw_error(ErrorCode::kInternal, kInjected);
     return output;
   }
 
-  CopyHandle copy_blocks(std::span<const BlockCopy> copies) override { return engine_->copy_blocks(copies); }
+  bool is_copied(StepNumber step) override { return ++polls_[step] > copy_delay_ && engine_->is_copied(step); }
 
-  bool is_copied(CopyHandle copies) const override {
-    return ++polls_[copies] > copy_delay_ && engine_->is_copied(copies);
-  }
-
-  std::function<void()> before_step;                          // from the thread that submits
+  std::function<void()> before_step;                          // from the thread that launches
   std::function<void(const std::string& what)> on_violation;  // a step that no engine could be asked to run
   std::atomic<int64_t> steps{0};
-  bool fails_submit = false;  // of the next step; set by before_step
-  bool fails_wait = false;
+  bool fails_launch = false;  // of the next step; set by before_step
+  bool fails_finish = false;
 
  private:
+  StepInput through_bytes(const StepInput& input) {
+    std::vector<std::byte> bytes, again;
+    write_step(input, bytes);
+    message_.read(bytes);
+    write_step(message_.input(), again);
+    if (bytes != again) on_violation("a step is another one after its way through bytes");
+    return message_.input();
+  }
+
   static EngineInfo limited(EngineInfo info, const TraceOptions& options) {
     if (options.max_batch_size > 0) info.max_batch_size = std::min(info.max_batch_size, options.max_batch_size);
     if (options.max_num_tokens > 0) info.max_num_tokens = std::min(info.max_num_tokens, options.max_num_tokens);
@@ -75,9 +77,11 @@ class TraceEngine final : public Engine {
   const std::unique_ptr<Engine> engine_;
   const EngineInfo info_;
   StepCheck step_check_;
-  std::set<StepHandle> failing_;
+  StepMessage message_;
+  std::set<StepNumber> failing_;
+  StepNumber num_finished_ = 0;
   const int32_t copy_delay_;
-  mutable std::map<CopyHandle, int32_t> polls_;
+  std::map<StepNumber, int32_t> polls_;
 };
 
 }  // namespace inflight::test

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "delayed_engine.h"
 #include "tiny_model.h"
 #include "trace_engine.h"
 
@@ -15,6 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kStepsPerToken = 30;  // more than pauses ever make of it
 constexpr int32_t kAmpleBlocks = 512;
+constexpr std::chrono::microseconds kResultDelay{50};
 
 // So few tokens that prompts, stop words and n-grams often meet.
 EngineConfig trace_config(int32_t tokens_per_block) {
@@ -52,7 +54,11 @@ std::unique_ptr<TraceEngine> make_engine(TraceModel& model, const TraceOptions& 
     static const int64_t bytes_per_token = load_engine(model.engine(1), {.num_threads = 1})->info().kv_bytes_per_block;
     engine_options.kv_cache_host_bytes = options.num_host_blocks * options.tokens_per_block * bytes_per_token;
   }
-  return std::make_unique<TraceEngine>(load_engine(directory, engine_options), options);
+  std::unique_ptr<Engine> engine = load_engine(directory, engine_options);
+  if (options.max_steps_in_flight > 1) {
+    engine = std::make_unique<DelayedEngine>(std::move(engine), options.max_steps_in_flight, kResultDelay);
+  }
+  return std::make_unique<TraceEngine>(std::move(engine), options);
 }
 
 class TraceRun {
@@ -102,7 +108,7 @@ class TraceRun {
  private:
   bool all_ended() const { return num_ended_ == num_accepted_; }
 
-  // From the loop's thread, while a step is being submitted.
+  // From the loop's thread, while a step is being launched.
   void before_step() {
     std::lock_guard lock(mutex_);
     const int64_t step = engine_->steps;
@@ -111,7 +117,7 @@ class TraceRun {
       run_next_event();
     }
     if (step == max_steps_) violations_.push_back(concat("not at its end after ", step, " steps"));
-    if (step >= max_steps_) engine_->fails_submit = true;
+    if (step >= max_steps_) engine_->fails_launch = true;
   }
 
   void run_next_event() {
@@ -121,7 +127,7 @@ class TraceRun {
     } else if (const auto* cancel = std::get_if<Cancel>(&event.action)) {
       if (cancel->request < ids_.size()) manager_->cancel(ids_[cancel->request]);
     } else if (const auto* fault = std::get_if<Fault>(&event.action)) {
-      (fault->in_submit ? engine_->fails_submit : engine_->fails_wait) = true;
+      (fault->in_launch ? engine_->fails_launch : engine_->fails_finish) = true;
     } else {
       stop_asked_ = true;
       changed_.notify_one();
@@ -141,7 +147,7 @@ class TraceRun {
     if (traced.is_cancelled_at) {
       request.is_cancelled = [this, at = *traced.is_cancelled_at] { return engine_->steps >= at; };
     }
-    max_steps_ += kStepsPerToken * work(request);
+    max_steps_ += kStepsPerToken * trace_.options.max_steps_in_flight * work(request);
     try {
       ++num_accepted_;
       ids_[index] = manager_->submit(

@@ -191,6 +191,7 @@ def _options(draw, features: frozenset[str]) -> dict:
         options |= {"enable_chunked_context": False, "max_num_tokens": draw(st.integers(8, 64))}
     if draw(one_in(8)):
         options["max_responses_per_second"] = 20_000
+    options |= draw(_subset({"max_steps_in_flight": st.integers(2, 3)}, 1))
     if "queues" in features:
         options |= draw(_subset({"max_queue_size": st.integers(1, 3)}, 1))
     if "reuse" in features:
@@ -226,7 +227,7 @@ def traces(draw, *features: str) -> dict:
         indices = st.integers(0, len(requests) - 1)
         events += [{"at": draw(times), "cancel": draw(indices)} for _ in range(draw(st.integers(0, 2)))]
     if "faults" in features and draw(one_in(4)):
-        events.append({"at": draw(times), "fail": draw(st.sampled_from(["wait", "submit"]))})
+        events.append({"at": draw(times), "fail": draw(st.sampled_from(["finish", "launch"]))})
     if "stops" in features and draw(one_in(6)):
         events.append({"at": draw(times), "stop": True})
     return {"options": options, "events": sorted(events, key=lambda event: event["at"])}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -165,14 +166,25 @@ struct GuidedDecoder::Implementation {
       }
       slot.is_queued = false;
       slot.is_ready.store(true, std::memory_order_release);
-      slot.is_ready.notify_all();
+      ready.notify_all();
     }
   }
 
+  static bool is_ready(const Slot& slot) { return slot.is_ready.load(std::memory_order_acquire); }
+
   Slot& wait(int32_t index) {
     Slot& slot = slots[index];
-    slot.is_ready.wait(false, std::memory_order_acquire);
+    if (is_ready(slot)) return slot;
+    std::unique_lock lock(mutex);
+    ready.wait(lock, [&] { return is_ready(slot); });
     return slot;
+  }
+
+  bool wait_until(int32_t index, std::chrono::steady_clock::time_point deadline) {
+    const Slot& slot = slots[index];
+    if (is_ready(slot)) return true;
+    std::unique_lock lock(mutex);
+    return ready.wait_until(lock, deadline, [&] { return is_ready(slot); });
   }
 
   const std::vector<int32_t> end_ids;
@@ -183,6 +195,7 @@ struct GuidedDecoder::Implementation {
 
   std::mutex mutex;
   std::condition_variable changed;
+  std::condition_variable ready;  // a slot is
   bool is_stopping = false;
   std::vector<int32_t> queue;  // slots with something to do, first come first served; at most all of them
   std::vector<std::thread> workers;
@@ -233,6 +246,10 @@ bool GuidedDecoder::is_terminated(int32_t slot) const {
 
 bool GuidedDecoder::may_end(int32_t slot) const { return is_terminated(slot) || implementation_->slots[slot].may_end; }
 
-std::span<const uint32_t> GuidedDecoder::mask(int32_t slot) { return implementation_->wait(slot).words; }
+bool GuidedDecoder::has_mask(int32_t slot, std::chrono::steady_clock::time_point deadline) {
+  return implementation_->wait_until(slot, deadline);
+}
+
+std::span<const uint32_t> GuidedDecoder::mask(int32_t slot) const { return implementation_->wait(slot).words; }
 
 }  // namespace inflight

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -19,9 +20,9 @@ class CompiledGuide;
 // Keeps the text of sequences to their guides: which tokens each may sample next.
 //
 // The text follows its guide from the first generated token to the last; then only an end id is allowed. Special
-// tokens are never part of it. Masks are made by worker threads, beside the forward pass. The engine's threads call
-// mask(); compile() may be called from any thread, everything else from one (the batch manager's loop).
-class GuidedDecoder final : public TokenMasks {
+// tokens are never part of it. Masks are made by worker threads. compile() may be called from any thread, everything
+// else from one (the batch manager's loop).
+class GuidedDecoder {
  public:
   // `tokenizer_dir` holds tokenizer.json; its vocabulary may be smaller than the model's vocab_size, and tokens that
   // only the model has are never allowed. end_ids: what may follow a complete text. Slots are 0 .. num_slots - 1.
@@ -30,7 +31,7 @@ class GuidedDecoder final : public TokenMasks {
   GuidedDecoder(const std::filesystem::path& tokenizer_dir, int32_t vocab_size, std::vector<int32_t> end_ids,
                 int32_t num_slots, std::function<void()> on_compiled = {});
   // Stops compiles that run; guides that are not ready fail with Error(kUnavailable). No slot may be waited for.
-  ~GuidedDecoder() override;
+  ~GuidedDecoder();
 
   // Compiled on one of several threads, for as long as somebody holds what this returns; those used last are kept.
   // Throws Error(kUnavailable) when too many guides wait.
@@ -57,8 +58,11 @@ class GuidedDecoder final : public TokenMasks {
   // Whether the slot's text may end here: it follows its guide as it is. As is_terminated().
   bool may_end(int32_t slot) const;
 
-  // Waits for the worker; never throws. Without end ids, the mask of a complete text allows nothing.
-  std::span<const uint32_t> mask(int32_t slot) override;
+  // Whether the slot's mask is there, or comes by `deadline`.
+  bool has_mask(int32_t slot, std::chrono::steady_clock::time_point deadline = {});
+  // SequenceSlice::mask of the slot, until its next accept(), start() or finish(). Waits for the worker; never throws.
+  // Without end ids, the mask of a complete text allows nothing.
+  std::span<const uint32_t> mask(int32_t slot) const;
 
  private:
   struct Implementation;

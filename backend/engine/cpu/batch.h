@@ -19,7 +19,7 @@ struct BatchSequence {
   bool samples;
   int32_t num_drafts;  // its last rows are drafts
   ReturnedLogits returned_logits;
-  bool is_masked;
+  std::span<const uint32_t> mask;  // empty: all tokens may be sampled
 
   int32_t end_row() const { return first_row + num_tokens; }
 };
@@ -33,7 +33,6 @@ struct BatchRow {
 struct Batch {
   std::vector<BatchRow> rows;
   std::vector<BatchSequence> sequences;
-  TokenMasks* masks;  // set if any sequence is_masked
 };
 
 }  // namespace inflight::cpu

@@ -5,23 +5,28 @@
 
 #include "common/error.h"
 #include "common/logging.h"
+#include "common/rounding.h"
 #include "engine/cpu/kv_cache_size.h"
 
 namespace inflight::cpu {
 namespace {
 
 constexpr int32_t kNotSampled = -1;
+// The driver's threads take all CPUs: there is nothing that a second step could run on.
+constexpr int32_t kMaxStepsInFlight = 1;
 
 KvCacheShape cache_shape(const EngineConfig& config) {
   return {config.model.num_hidden_layers, config.model.num_key_value_heads, config.model.head_size,
           config.build.tokens_per_block, config.build.has_bfloat16_kv_cache};
 }
 
-EngineInfo make_info(const EngineConfig& config, const AttentionWindows& windows, const KvCacheSize& cache_size) {
+EngineInfo make_info(const EngineConfig& config, const AttentionWindows& windows, const KvCacheSize& cache_size,
+                     const EngineOptions& options) {
   return {.model_type = config.model.model_type,
           .vocab_size = config.model.vocab_size,
           .max_batch_size = config.build.max_batch_size,
           .max_num_tokens = config.build.max_num_tokens,
+          .max_steps_in_flight = options.max_steps_in_flight > 0 ? options.max_steps_in_flight : kMaxStepsInFlight,
           .max_seq_len = config.build.max_seq_len,
           .max_returned_logits = max_returned_logits(config),
           .logits_bytes = config.build.logits_bytes,
@@ -42,19 +47,23 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
     : config_(config),
       windows_(attention_windows(config, options)),
       info_(make_info(config, windows_,
-                      kv_cache_size(directory, config.build, options, cache_shape(config).bytes_per_block()))),
+                      kv_cache_size(directory, config.build, options, cache_shape(config).bytes_per_block()), options)),
       weights_(directory / "rank0.safetensors", config.model),
+      step_check_(info_),
       pool_(options.num_threads),
       cache_(cache_shape(config), info_.num_blocks + info_.num_host_blocks),
       copier_(cache_),
       forward_(config_, windows_, weights_, cache_, pool_, select_isa()),
       sampler_(info_.max_batch_size, info_.vocab_size),
-      step_check_(info_),
-      prompt_lengths_(info_.max_batch_size, 0),
-      previous_tokens_(info_.max_batch_size, kNotSampled) {
+      slots_(info_.max_batch_size),
+      steps_(info_.max_steps_in_flight + 1) {
   batch_.rows.reserve(info_.max_num_tokens);
   batch_.sequences.reserve(info_.max_batch_size);
-  spare_steps_.push_back(take_spare_step());
+  in_batch_.reserve(info_.max_batch_size);
+  for (Slot& slot : slots_) slot.block_ids.reserve(divide_up(info_.max_seq_len, info_.tokens_per_block));
+  for (Step& step : steps_) {
+    step.returned_logits = Buffer<float>(size_t(info_.max_returned_logits) * info_.vocab_size);
+  }
   log_info("CPU engine of ", directory.string(), ": ", pool_.size(), " threads, ", isa_name(select_isa()), ", ",
            info_.num_blocks, " KV-cache blocks of ", info_.tokens_per_block, " tokens, ", info_.num_host_blocks,
            " in the host tier");
@@ -66,150 +75,185 @@ CpuEngine::~CpuEngine() {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  submitted_.notify_one();
+  launched_.notify_one();
   driver_.join();
 }
 
-void CpuEngine::configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
-                          std::span<const int32_t> generated) {
-  step_check_.configure(slot, config);
-  sampler_.configure(slot, config, prompt, generated);
-  prompt_lengths_[slot] = static_cast<int32_t>(prompt.size());
-  previous_tokens_[slot] = kNotSampled;
-}
-
-CopyHandle CpuEngine::copy_blocks(std::span<const BlockCopy> copies) {
-  step_check_.check(copies);
-  return copier_.start(copies, next_to_submit_);
-}
-
-bool CpuEngine::is_copied(CopyHandle copies) const { return copier_.is_done(copies); }
-
-StepHandle CpuEngine::submit(const StepInput& input) {
-  step_check_.check(input);
-  Steps::node_type node = take_spare_step();
-  Step& step = node.mapped();
-  step.sequences.assign(input.sequences.begin(), input.sequences.end());
-  step.masks = input.masks;
-  step.last_copy = 0;
-  for (const SequenceSlice& slice : input.sequences) {
-    step.last_copy = std::max(step.last_copy, copier_.last_touching(slice.block_ids));
+StepNumber CpuEngine::launch(const StepInput& input) {
+  if (num_launched_ - num_finished_ == static_cast<StepNumber>(info_.max_steps_in_flight)) {
+    throw_error(ErrorCode::kInvalidArgument, info_.max_steps_in_flight,
+                " steps are in flight; this engine takes no more");
   }
-  StepHandle handle;
+  const StepNumber number = num_launched_ + 1;
+  step(number).message.assign(
+      input);  // before the check, which remembers the step: only this may fail for want of memory
+  step_check_.check(input);
   {
     std::lock_guard lock(mutex_);
-    handle = next_to_submit_++;
-    node.key() = handle;
-    steps_.insert(std::move(node));
+    num_launched_ = number;
   }
-  submitted_.notify_one();
-  return handle;
+  launched_.notify_one();
+  return number;
 }
 
-StepOutput CpuEngine::wait(StepHandle handle) {
-  std::unique_lock lock(mutex_);
-  const auto it = steps_.find(handle);
-  if (it == steps_.end()) {
-    throw_error(ErrorCode::kInvalidArgument, "step ", handle, " was never submitted, or has been waited for");
+StepOutput CpuEngine::finish() {
+  if (num_finished_ == num_launched_) throw_error(ErrorCode::kInvalidArgument, "no step is in flight");
+  const StepNumber number = num_finished_ + 1;
+  {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [&] { return num_done_ >= number; });
   }
-  finished_.wait(lock, [&] { return it->second.is_done; });
-  Steps::node_type& node = spare_steps_.emplace_back(steps_.extract(it));
-  Step& step = node.mapped();
-  step.is_done = false;
+  num_finished_ = number;
+  Step& step = this->step(number);
   if (step.failure) std::rethrow_exception(std::exchange(step.failure, nullptr));
-  return std::exchange(step.output, {});
-}
-
-// A step's memory, from one that was waited for if there is such.
-CpuEngine::Steps::node_type CpuEngine::take_spare_step() {
-  if (spare_steps_.empty()) {
-    Steps fresh;
-    fresh[0].returned_logits = Buffer<float>(size_t(info_.max_returned_logits) * info_.vocab_size);
-    return fresh.extract(fresh.begin());
-  }
-  Steps::node_type node = std::move(spare_steps_.back());
-  spare_steps_.pop_back();
-  return node;
+  return {step.output.tokens,
+          step.output.top_log_probs,
+          {step.returned_logits.data(), static_cast<size_t>(step.output.num_logits)},
+          step.slot_failures};
 }
 
 void CpuEngine::drive() {
-  for (;;) {
-    Step* step;
-    StepHandle handle;
+  for (StepNumber number = 1;; ++number) {
     {
       std::unique_lock lock(mutex_);
-      submitted_.wait(lock, [&] { return stopping_ || next_to_run_ < next_to_submit_; });
+      launched_.wait(lock, [&] { return stopping_ || num_launched_ >= number; });
       if (stopping_) return;
-      handle = next_to_run_++;
-      step = &steps_.at(handle);
     }
-    try {
-      copier_.wait(step->last_copy);
-      step->output = run(*step);
-    } catch (const Error&) {
-      step->failure = std::current_exception();
-    } catch (const std::exception& exception) {
-      step->failure = std::make_exception_ptr(Error(ErrorCode::kInternal, concat("a step failed: ", exception.what())));
-    } catch (...) {  // of the caller's TokenMasks
-      step->failure = std::make_exception_ptr(Error(ErrorCode::kInternal, "a step failed for an unknown reason"));
-    }
-    copier_.set_steps_done(handle + 1);
+    run(number);
     {
       std::lock_guard lock(mutex_);
-      step->is_done = true;
-      finished_.notify_all();  // under the lock: after it, wait() may have taken the step away
+      num_done_ = number;
     }
+    done_.notify_one();
   }
 }
 
-StepOutput CpuEngine::run(const Step& step) {
-  make_batch(step);
-  if (batch_.rows.empty()) return {};
-  for (const SequenceSlice& slice : step.sequences) {
-    if (slice.samples) previous_tokens_[slice.slot] = kNotSampled;  // until the step has succeeded
+void CpuEngine::run(StepNumber number) {
+  Step& step = this->step(number);
+  try {
+    begin(step.message.input(), number);
+  } catch (const std::exception& exception) {  // std::bad_alloc: what slots and blocks hold is not what it should be
+    step.failure =
+        std::make_exception_ptr(Error(ErrorCode::kEngineLost, concat("a step could not begin: ", exception.what())));
+    return;
   }
-  StepOutput output = forward_.run(batch_, sampler_, step.returned_logits.data());
-  for (const SampledToken& sampled : output.tokens) {
-    if (sampler_.num_candidates(sampled.slot) == 0) previous_tokens_[sampled.slot] = sampled.token;
+  try {
+    compute(step);
+  } catch (const Error&) {
+    step.failure = std::current_exception();
+  } catch (const std::exception& exception) {
+    step.failure = std::make_exception_ptr(Error(ErrorCode::kInternal, concat("a step failed: ", exception.what())));
   }
-  return output;
 }
 
-void CpuEngine::make_batch(const Step& step) {
-  batch_.masks = step.masks;
+// What takes effect even if the step fails.
+void CpuEngine::begin(const StepInput& input, StepNumber number) {
+  copier_.start(input.copies, number);
+  for (const SlotSetup& setup : input.setups) set_up(setup);
+  for (const SequenceSlice& slice : input.slices) {
+    auto& block_ids = slots_[slice.slot].block_ids;
+    block_ids.insert(block_ids.end(), slice.new_block_ids.begin(), slice.new_block_ids.end());
+  }
+}
+
+void CpuEngine::set_up(const SlotSetup& setup) {
+  Slot& slot = slots_[setup.slot];
+  slot.block_ids.clear();
+  slot.failure.reset();
+  try {
+    if (setup.parent >= 0) {
+      const Slot& parent = slots_[setup.parent];
+      slot.prompt_length = parent.prompt_length;
+      slot.length = parent.length;
+      slot.previous_token = parent.previous_token;
+      slot.block_ids.assign(parent.block_ids.begin(), parent.block_ids.begin() + setup.num_parent_blocks);
+      slot.failure = parent.failure;
+      sampler_.fork(setup.parent, setup.slot);
+    } else {
+      slot.prompt_length = static_cast<int32_t>(setup.prompt.size());
+      slot.length = 0;
+      slot.previous_token = kNotSampled;
+      sampler_.configure(setup.slot, setup.sampling, setup.prompt, setup.generated);
+    }
+  } catch (const Error& error) {
+    slot.failure = error;
+  } catch (const std::exception& exception) {
+    slot.failure = Error(ErrorCode::kInternal, concat("a sequence could not begin: ", exception.what()));
+  }
+}
+
+void CpuEngine::compute(Step& step) {
+  const StepInput input = step.message.input();
+  step.output.tokens.clear();
+  step.output.top_log_probs.clear();
+  step.output.num_logits = 0;
+  step.slot_failures.clear();
+  make_batch(input, step.slot_failures);
+  if (batch_.rows.empty()) return;
+  uint64_t last_copy = 0;
+  for (const BatchSequence& sequence : batch_.sequences) {
+    last_copy = std::max(last_copy, copier_.last_touching(sequence.block_ids));
+    if (sequence.samples) slots_[sequence.slot].previous_token = kNotSampled;  // until the step has succeeded
+  }
+  copier_.wait(last_copy);
+  forward_.run(batch_, sampler_, step.returned_logits.data(), step.output);
+  note_sampled(step.output);
+}
+
+void CpuEngine::make_batch(const StepInput& input, std::vector<SlotFailure>& failures) {
   batch_.rows.clear();
   batch_.sequences.clear();
-  for (const SequenceSlice& slice : step.sequences) {
+  in_batch_.clear();
+  for (const SequenceSlice& slice : input.slices) {
+    Slot& slot = slots_[slice.slot];
+    const bool goes_on = slice.tokens.front() == kPreviousToken;
+    if (goes_on && slot.previous_token == kNotSampled && !slot.failure) {
+      slot.failure = Error(ErrorCode::kInternal, "the step that should have sampled the previous token failed");
+    }
+    if (slot.failure) {
+      failures.push_back({slice.slot, *slot.failure});
+      continue;
+    }
     batch_.sequences.push_back({.slot = slice.slot,
                                 .num_tokens = static_cast<int32_t>(slice.tokens.size()),
-                                .past_length = slice.past_length,
-                                .prompt_length = prompt_lengths_[slice.slot],
-                                .block_ids = slice.block_ids,
+                                .past_length = goes_on ? slot.length : slice.past_length,
+                                .prompt_length = slot.prompt_length,
+                                .block_ids = slot.block_ids,
                                 .samples = slice.samples,
                                 .num_drafts = slice.num_drafts,
                                 .returned_logits = slice.returned_logits,
-                                .is_masked = slice.is_masked});
+                                .mask = slice.mask});
+    in_batch_.push_back(&slice);
   }
-  add_rows(step, /*of_prompts=*/true);
-  add_rows(step, /*of_prompts=*/false);
+  add_rows(/*of_prompts=*/true);
+  add_rows(/*of_prompts=*/false);
 }
 
 // The rows of the sequences whose first token is of their prompt, or of the others.
-void CpuEngine::add_rows(const Step& step, bool of_prompts) {
-  for (size_t i = 0; i < step.sequences.size(); ++i) {
-    const SequenceSlice& slice = step.sequences[i];
+void CpuEngine::add_rows(bool of_prompts) {
+  for (size_t i = 0; i < in_batch_.size(); ++i) {
     BatchSequence& sequence = batch_.sequences[i];
     if ((sequence.past_length < sequence.prompt_length) != of_prompts) continue;
     sequence.first_row = static_cast<int32_t>(batch_.rows.size());
-    int32_t position = slice.past_length;
-    for (const int32_t token : slice.tokens) {
-      const int32_t id = token == kPreviousToken ? previous_tokens_[slice.slot] : token;
-      if (id == kNotSampled) {
-        throw_error(ErrorCode::kInvalidArgument, "slot ", slice.slot,
-                    " has no previous token: no step sampled one for it");
-      }
+    int32_t position = sequence.past_length;
+    for (const int32_t token : in_batch_[i]->tokens) {
+      const int32_t id = token == kPreviousToken ? slots_[sequence.slot].previous_token : token;
       batch_.rows.push_back({id, position++, static_cast<int32_t>(i)});
     }
+  }
+}
+
+void CpuEngine::note_sampled(const BatchOutput& output) {
+  size_t next = 0;
+  for (const BatchSequence& sequence : batch_.sequences) {
+    Slot& slot = slots_[sequence.slot];
+    slot.length = sequence.past_length + sequence.num_tokens - sequence.num_drafts;
+    if (!sequence.samples) continue;
+    const size_t first = next;
+    while (next < output.tokens.size() && output.tokens[next].slot == sequence.slot) ++next;
+    if (sampler_.num_candidates(sequence.slot) > 0) continue;
+    slot.length += static_cast<int32_t>(next - first) - 1;  // drafts that were accepted
+    slot.previous_token = output.tokens[next - 1].token;
   }
 }
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
-#include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -20,11 +20,12 @@
 #include "engine/model_config.h"
 #include "engine/sampler.h"
 #include "engine/step_check.h"
+#include "engine/step_message.h"
 
 namespace inflight::cpu {
 
 // The embedded default: runs on the CPUs that this process may use. Steps are run by a driver thread of
-// its own, so that submit() returns at once; it sleeps while there are none.
+// its own, so that launch() returns at once; it sleeps while there are none.
 class CpuEngine : public Engine {
  public:
   // `config` is that of `directory`, whose rank0.safetensors is mapped.
@@ -32,54 +33,62 @@ class CpuEngine : public Engine {
   ~CpuEngine() override;  // lets the running step end and drops the others
 
   const EngineInfo& info() const override { return info_; }
-  void configure(int32_t slot, const SamplingConfig& config, std::span<const int32_t> prompt,
-                 std::span<const int32_t> generated) override;
-  StepHandle submit(const StepInput& input) override;
-  StepOutput wait(StepHandle step) override;
-  CopyHandle copy_blocks(std::span<const BlockCopy> copies) override;
-  bool is_copied(CopyHandle copies) const override;
+  StepNumber launch(const StepInput& input) override;
+  StepOutput finish() override;
+  bool is_copied(StepNumber step) override { return copier_.is_done(step); }
 
  private:
-  struct Step {
-    std::vector<SequenceSlice> sequences;
-    TokenMasks* masks = nullptr;
-    CopyHandle last_copy = 0;  // must be done first
-    Buffer<float> returned_logits;  // [max_returned_logits, vocab_size], which `output` points at
-    StepOutput output;
-    std::exception_ptr failure;
-    bool is_done = false;
+  // What the driver knows of a slot's sequence.
+  struct Slot {
+    int32_t prompt_length = 0;
+    int32_t length = 0;          // tokens in the KV cache
+    int32_t previous_token = 0;  // what it sampled last; kNotSampled until it has
+    std::vector<int32_t> block_ids;
+    std::optional<Error> failure;  // of its setup, or of a step
   };
 
-  using Steps = std::map<StepHandle, Step>;
+  struct Step {
+    StepMessage message;
+    Buffer<float> returned_logits;  // [max_returned_logits, vocab_size]
+    BatchOutput output;
+    std::vector<SlotFailure> slot_failures;
+    std::exception_ptr failure;
+  };
 
-  Steps::node_type take_spare_step();
+  Step& step(StepNumber number) { return steps_[number % steps_.size()]; }
   void drive();
-  StepOutput run(const Step& step);
-  void make_batch(const Step& step);
-  void add_rows(const Step& step, bool of_prompts);
+  void run(StepNumber number);
+  void begin(const StepInput& input, StepNumber number);
+  void set_up(const SlotSetup& setup);
+  void compute(Step& step);
+  void make_batch(const StepInput& input, std::vector<SlotFailure>& failures);
+  void add_rows(bool of_prompts);
+  void note_sampled(const BatchOutput& output);
 
   const EngineConfig config_;
   const AttentionWindows windows_;
   const EngineInfo info_;
   const Weights weights_;
+  StepCheck step_check_;
+  StepNumber num_finished_ = 0;
+
+  // The driver's.
   ThreadPool pool_;
   KvCacheStorage cache_;
   BlockCopier copier_;
   ForwardPass forward_;
   Sampler sampler_;
-  StepCheck step_check_;
+  std::vector<Slot> slots_;
   Batch batch_;  // of the running step
-
-  std::vector<int32_t> prompt_lengths_;   // by slot
-  std::vector<int32_t> previous_tokens_;  // by slot: what it sampled last; kNotSampled until it has
+  std::vector<const SequenceSlice*> in_batch_;  // parallel to batch_.sequences
 
   std::mutex mutex_;
-  std::condition_variable submitted_;
-  std::condition_variable finished_;
-  Steps steps_;  // submitted and not yet waited for
-  std::vector<Steps::node_type> spare_steps_;  // waited for; their memory serves others
-  StepHandle next_to_submit_ = 0;
-  StepHandle next_to_run_ = 0;
+  std::condition_variable launched_;
+  std::condition_variable done_;
+  // By number of the step: those in flight, and the one finished last, whose output may be looked at.
+  std::vector<Step> steps_;
+  StepNumber num_launched_ = 0;
+  StepNumber num_done_ = 0;
   bool stopping_ = false;
   std::thread driver_;
 };

@@ -14,14 +14,14 @@ constexpr int64_t kSliceRowsPerThread = 256;
 
 }  // namespace
 
-StepOutput ForwardPass::run(const Batch& batch, Sampler& sampler, float* returned_logits) {
+void ForwardPass::run(const Batch& batch, Sampler& sampler, float* returned_logits, BatchOutput& output) {
   plan_slices(batch);
   prepare_rotations(batch);
   embed(batch);
   for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     for (const Slice& slice : slices_) run_layer(batch, layer, slice);
   }
-  return output_layer_.run(batch, hidden_.data(), sampler, returned_logits);
+  output_layer_.run(batch, hidden_.data(), sampler, returned_logits, output);
 }
 
 void ForwardPass::run_layer(const Batch& batch, int32_t layer, const Slice& slice) {

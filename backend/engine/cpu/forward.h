@@ -29,8 +29,8 @@ class ForwardPass {
   ForwardPass(const EngineConfig& config, const AttentionWindows& windows, const Weights& weights,
               KvCacheStorage& cache, ThreadPool& pool, Isa isa);
 
-  // returned_logits: as OutputLayer::run.
-  StepOutput run(const Batch& batch, Sampler& sampler, float* returned_logits);
+  // returned_logits, output: as OutputLayer::run.
+  void run(const Batch& batch, Sampler& sampler, float* returned_logits, BatchOutput& output);
 
  private:
   // Neighboring tokens of one sequence that one call of the attention kernel takes.

@@ -38,18 +38,16 @@ int32_t max_returned_logits(const EngineConfig& config) {
   return static_cast<int32_t>(std::min<int64_t>(config.build.max_num_tokens, std::max(least, affordable)));
 }
 
-StepOutput OutputLayer::run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned) {
-  StepOutput output;
+void OutputLayer::run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned, BatchOutput& output) {
   plan(batch, sampler, output);
   project_returned(hidden, returned);
   sample(batch, sampler, output);
   while (project_next_group(hidden)) sample(batch, sampler, output);
   drop_rejected(output, returned);
-  return output;
 }
 
 // Makes room for all tokens that the slices may sample.
-void OutputLayer::plan(const Batch& batch, Sampler& sampler, StepOutput& output) {
+void OutputLayer::plan(const Batch& batch, Sampler& sampler, BatchOutput& output) {
   slices_.clear();
   size_t num_tokens = 0, num_top_log_probs = 0;
   for (const BatchSequence& sequence : batch.sequences) {
@@ -130,27 +128,26 @@ void OutputLayer::project(const float* hidden, float* logits) {
   linear(weights_.lm_head, linear_input_, {.rows = logits, .row_stride = config_.vocab_size}, pool_, isa_);
 }
 
-void OutputLayer::sample(const Batch& batch, Sampler& sampler, StepOutput& output) {
+void OutputLayer::sample(const Batch& batch, Sampler& sampler, BatchOutput& output) {
   pool_.parallel_for(static_cast<int64_t>(sampled_.size()),
                      [&](int64_t index) { sample(sampled_[index], batch, sampler, output); });
 }
 
-void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const {
+void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, BatchOutput& output) const {
   Slice& slice = *rows.slice;
   const BatchSequence& sequence = *slice.sequence;
-  const auto mask = sequence.is_masked ? batch.masks->mask(sequence.slot) : std::span<const uint32_t>();
   for (int32_t i = 0; i < rows.count && slice.num_left > 0; ++i) {
     const std::span logits(rows.logits + size_t(i) * config_.vocab_size, static_cast<size_t>(config_.vocab_size));
     const int32_t row = slice.num_sampled++;
     SampledToken* token = output.tokens.data() + slice.first_token + row * slice.tokens_per_row;
     --slice.num_left;
     if (sampler.num_candidates(sequence.slot) > 0) {
-      sampler.candidates(sequence.slot, logits, mask, {token, static_cast<size_t>(slice.tokens_per_row)});
+      sampler.candidates(sequence.slot, logits, sequence.mask, {token, static_cast<size_t>(slice.tokens_per_row)});
     } else {
       const std::span top_log_probs(
           output.top_log_probs.data() + slice.first_top_log_prob + row * slice.top_log_probs_per_row,
           static_cast<size_t>(slice.top_log_probs_per_row));
-      *token = sampler.sample(sequence.slot, logits, mask, top_log_probs);
+      *token = sampler.sample(sequence.slot, logits, sequence.mask, top_log_probs);
       // The next row is that of a draft, which stands in the place of this token.
       if (slice.num_left > 0 && batch.rows[sequence.end_row() - slice.num_left].token != token->token) {
         slice.num_left = 0;
@@ -160,7 +157,7 @@ void OutputLayer::sample(const SampledRows& rows, const Batch& batch, Sampler& s
 }
 
 // Closes the gaps that rejected drafts have left.
-void OutputLayer::drop_rejected(StepOutput& output, float* returned) const {
+void OutputLayer::drop_rejected(BatchOutput& output, float* returned) const {
   const auto move_down = [](auto begin, int64_t count, auto end) {
     return begin == end ? end + count : std::copy(begin, begin + count, end);
   };
@@ -179,7 +176,7 @@ void OutputLayer::drop_rejected(StepOutput& output, float* returned) const {
   }
   output.tokens.resize(tokens_end - output.tokens.begin());
   output.top_log_probs.resize(top_log_probs_end - output.top_log_probs.begin());
-  output.logits = {returned, logits_end};
+  output.num_logits = logits_end - returned;
 }
 
 }  // namespace inflight::cpu

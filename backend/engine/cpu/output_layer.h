@@ -16,6 +16,13 @@
 
 namespace inflight::cpu {
 
+// What a batch gave, as StepOutput has it; kept from step to step for its memory.
+struct BatchOutput {
+  std::vector<SampledToken> tokens;
+  std::vector<TokenLogProb> top_log_probs;
+  int64_t num_logits = 0;  // floats
+};
+
 // EngineInfo::max_returned_logits: at least max_batch_size, at most max_num_tokens, 64 MiB between them.
 int32_t max_returned_logits(const EngineConfig& config);
 
@@ -27,16 +34,16 @@ class OutputLayer {
   OutputLayer(const EngineConfig& config, const Weights& weights, ThreadPool& pool, Isa isa);
 
   // hidden: the last layer's states, [batch.rows.size(), hidden]. returned: where the logits that slices ask for go,
-  // [max_returned_logits, vocab]; the output points there.
-  StepOutput run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned);
+  // [max_returned_logits, vocab].
+  void run(const Batch& batch, const float* hidden, Sampler& sampler, float* returned, BatchOutput& output);
 
  private:
   // A sequence that samples or returns logits.
   struct Slice {
     const BatchSequence* sequence;
-    int64_t first_token;       // in StepOutput::tokens, where every row that may be sampled has room
+    int64_t first_token;       // in BatchOutput::tokens, where every row that may be sampled has room
     int32_t tokens_per_row;    // 1, or num_candidates
-    int64_t first_top_log_prob;  // in StepOutput::top_log_probs, likewise
+    int64_t first_top_log_prob;  // in BatchOutput::top_log_probs, likewise
     int32_t top_log_probs_per_row;
     int32_t num_returned;      // rows of StepOutput::logits
     int32_t num_left;          // the sequence's last rows, yet to be sampled; 0 after a draft that was rejected
@@ -49,13 +56,13 @@ class OutputLayer {
     int32_t count;
   };
 
-  void plan(const Batch& batch, Sampler& sampler, StepOutput& output);
+  void plan(const Batch& batch, Sampler& sampler, BatchOutput& output);
   void project_returned(const float* hidden, float* returned);
   bool project_next_group(const float* hidden);
   void project(const float* hidden, float* logits);
-  void sample(const Batch& batch, Sampler& sampler, StepOutput& output);
-  void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, StepOutput& output) const;
-  void drop_rejected(StepOutput& output, float* returned) const;
+  void sample(const Batch& batch, Sampler& sampler, BatchOutput& output);
+  void sample(const SampledRows& rows, const Batch& batch, Sampler& sampler, BatchOutput& output) const;
+  void drop_rejected(BatchOutput& output, float* returned) const;
 
   const ModelConfig& config_;
   const Weights& weights_;
