@@ -73,16 +73,16 @@ def packed_bytes(matrix_type: MatrixType, rows: int, columns: int, half_scales: 
 
     half_scales: all scales and minimums are exact in float16, which the layout makes use of.
     """
-    row_blocks = -(-rows // 16)
+    panels = -(-rows // 16)
     if not matrix_type.is_quantized:
         element_bytes = 4 if matrix_type.dtype == "float32" else 2
-        return _ALIGNMENT + row_blocks * _round_up(columns * 16 * element_bytes)
+        return _ALIGNMENT + panels * _round_up(columns * 16 * element_bytes)
     groups = columns // matrix_type.group_size
     segments = -(-matrix_type.group_size // 32)
     segment_columns = -(-matrix_type.group_size // segments // 8) * 8
     scale_bytes = groups * 16 * (2 if half_scales else 4) * (2 if matrix_type.has_minimum else 1)
     weight_bytes = groups * segments * segment_columns * 16 // (2 if matrix_type.dtype == "int4" else 1)
-    return _ALIGNMENT + row_blocks * _round_up(_round_up(scale_bytes) + weight_bytes)
+    return _ALIGNMENT + panels * _round_up(_round_up(scale_bytes) + weight_bytes)
 
 
 def are_half(values: np.ndarray) -> bool:

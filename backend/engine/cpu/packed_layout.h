@@ -9,10 +9,10 @@ namespace inflight::cpu {
 
 enum class WeightType : uint32_t { kFloat32, kBFloat16, kFloat16, kInt8, kInt4 };
 
-inline constexpr int64_t kBlockRows = 16;  // rows that are interleaved, the lanes of one 512-bit register
+inline constexpr int64_t kPanelRows = 16;  // rows that are interleaved, the lanes of one 512-bit register
 
-// A matrix [rows, columns] as packed: row blocks of kBlockRows rows, the last one filled up with zeros,
-// block_bytes apart. A block of a float type is [columns][16] values. One of an integer type is
+// A matrix [rows, columns] as packed: panels of kPanelRows rows, the last one filled up with zeros,
+// panel_bytes apart. A panel of a float type is [columns][16] values. One of an integer type is
 //
 //   scales    [groups][16]          float32, or float16 where that is exact
 //   minimums  [groups][16]          the same, if has_minimum
@@ -30,13 +30,13 @@ struct PackedLayout {
   bool half_scales;
   int64_t rows;
   int64_t columns;
-  int64_t groups;              // 0 for float types, like all that follow except weight_offset, block_bytes
+  int64_t groups;              // 0 for float types, like all that follow except weight_offset, panel_bytes
   int64_t segments_per_group;
   int64_t segment_columns;
   int64_t packed_columns;      // groups * segments_per_group * segment_columns
-  int64_t minimum_offset;      // bytes from a block's start
+  int64_t minimum_offset;      // bytes from a panel's start
   int64_t weight_offset;
-  int64_t block_bytes;         // a multiple of 64
+  int64_t panel_bytes;         // a multiple of 64
 };
 
 }  // namespace inflight::cpu

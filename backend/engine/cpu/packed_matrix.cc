@@ -32,7 +32,7 @@ static_assert(sizeof(BlobHeader) == 64);
 
 bool is_integer(WeightType type) { return type == WeightType::kInt8 || type == WeightType::kInt4; }
 
-int64_t row_blocks(const PackedLayout& layout) { return divide_up(layout.rows, kBlockRows); }
+int64_t num_panels(const PackedLayout& layout) { return divide_up(layout.rows, kPanelRows); }
 
 // What rows, columns and groups may be; an empty string when all is well.
 std::string shape_error(WeightType type, int64_t rows, int64_t columns, int64_t groups) {
@@ -58,7 +58,7 @@ PackedLayout make_layout(WeightType type, int64_t rows, int64_t columns, int64_t
   layout.columns = columns;
   if (!is_integer(type)) {
     const int64_t element_bytes = type == WeightType::kFloat32 ? 4 : 2;
-    layout.block_bytes = round_up(columns * kBlockRows * element_bytes, 64);
+    layout.panel_bytes = round_up(columns * kPanelRows * element_bytes, 64);
     return layout;
   }
   const int64_t group_columns = columns / groups;
@@ -68,10 +68,10 @@ PackedLayout make_layout(WeightType type, int64_t rows, int64_t columns, int64_t
   layout.segments_per_group = divide_up(group_columns, kMaxSegmentColumns);
   layout.segment_columns = round_up(divide_up(group_columns, layout.segments_per_group), kSegmentMultiple);
   layout.packed_columns = groups * layout.segments_per_group * layout.segment_columns;
-  layout.minimum_offset = groups * kBlockRows * (half_scales ? 2 : 4);
+  layout.minimum_offset = groups * kPanelRows * (half_scales ? 2 : 4);
   layout.weight_offset = round_up(layout.minimum_offset * (has_minimum ? 2 : 1), 64);
-  const int64_t weight_bytes = layout.packed_columns * kBlockRows / (type == WeightType::kInt4 ? 2 : 1);
-  layout.block_bytes = round_up(layout.weight_offset + weight_bytes, 64);
+  const int64_t weight_bytes = layout.packed_columns * kPanelRows / (type == WeightType::kInt4 ? 2 : 1);
+  layout.panel_bytes = round_up(layout.weight_offset + weight_bytes, 64);
   return layout;
 }
 
@@ -93,20 +93,20 @@ bool all_float16(const float* values, int64_t count) {
   });
 }
 
-// values: the row's scales or minimums; block: where row 0's would begin.
-void pack_scales(const PackedLayout& layout, const float* values, int64_t lane, std::byte* block) {
+// values: the row's scales or minimums; packed: where those of the panel's first row begin.
+void pack_scales(const PackedLayout& layout, const float* values, int64_t lane, std::byte* packed) {
   for (int64_t group = 0; group < layout.groups; ++group) {
-    const int64_t element = group * kBlockRows + lane;
+    const int64_t element = group * kPanelRows + lane;
     if (layout.half_scales) {
-      store(block + element * 2, float_to_float16(values[group]));
+      store(packed + element * 2, float_to_float16(values[group]));
     } else {
-      store(block + element * 4, values[group]);
+      store(packed + element * 4, values[group]);
     }
   }
 }
 
 float scale_at(const PackedLayout& layout, const std::byte* scales, int64_t group, int64_t lane) {
-  const int64_t element = group * kBlockRows + lane;
+  const int64_t element = group * kPanelRows + lane;
   return layout.half_scales ? float16_to_float(load<uint16_t>(scales + element * 2))
                             : load<float>(scales + element * 4);
 }
@@ -116,7 +116,7 @@ int64_t packed_column(const PackedLayout& layout, int64_t column) {
   return column / group_columns * layout.segments_per_group * layout.segment_columns + column % group_columns;
 }
 
-// Where a weight lies in its block's weights: its byte, and for int4 how far to shift.
+// Where a weight lies in its panel's weights: its byte, and for int4 how far to shift.
 struct WeightPosition {
   int64_t byte;
   int shift;
@@ -124,14 +124,14 @@ struct WeightPosition {
 
 WeightPosition weight_position(const PackedLayout& layout, int64_t column, int64_t lane) {
   const int64_t packed = packed_column(layout, column);
-  if (layout.type == WeightType::kInt8) return {(packed / 4 * kBlockRows + lane) * 4 + packed % 4, 0};
-  return {(packed / 8 * kBlockRows + lane) * 4 + packed % 4, packed % 8 < 4 ? 0 : 4};
+  if (layout.type == WeightType::kInt8) return {(packed / 4 * kPanelRows + lane) * 4 + packed % 4, 0};
+  return {(packed / 8 * kPanelRows + lane) * 4 + packed % 4, packed % 8 < 4 ? 0 : 4};
 }
 
-void pack_float_row(const PackedLayout& layout, const std::byte* row, int64_t lane, std::byte* block) {
+void pack_float_row(const PackedLayout& layout, const std::byte* row, int64_t lane, std::byte* panel) {
   const int64_t element_bytes = layout.type == WeightType::kFloat32 ? 4 : 2;
   for (int64_t k = 0; k < layout.columns; ++k) {
-    std::memcpy(block + (k * kBlockRows + lane) * element_bytes, row + k * element_bytes, element_bytes);
+    std::memcpy(panel + (k * kPanelRows + lane) * element_bytes, row + k * element_bytes, element_bytes);
   }
 }
 
@@ -175,7 +175,7 @@ std::vector<std::byte> pack_matrix(const MatrixSource& source) {
   header.groups = source.groups;
   header.flags = (has_minimum ? kHasMinimum : 0) | (half_scales ? kHalfScales : 0);
 
-  std::vector<std::byte> blob(sizeof header + row_blocks(layout) * layout.block_bytes);
+  std::vector<std::byte> blob(sizeof header + num_panels(layout) * layout.panel_bytes);
   std::memcpy(blob.data(), &header, sizeof header);
   const int64_t element_bits = source.type == WeightType::kFloat32 ? 32
                                : source.type == WeightType::kInt8  ? 8
@@ -184,15 +184,15 @@ std::vector<std::byte> pack_matrix(const MatrixSource& source) {
   const int64_t row_bytes = source.columns * element_bits / 8;
   for (int64_t r = 0; r < source.rows; ++r) {
     const auto* row = static_cast<const std::byte*>(source.data) + r * row_bytes;
-    std::byte* block = blob.data() + sizeof header + r / kBlockRows * layout.block_bytes;
-    const int64_t lane = r % kBlockRows;
+    std::byte* panel = blob.data() + sizeof header + r / kPanelRows * layout.panel_bytes;
+    const int64_t lane = r % kPanelRows;
     if (!integer) {
-      pack_float_row(layout, row, lane, block);
+      pack_float_row(layout, row, lane, panel);
       continue;
     }
-    pack_scales(layout, source.scale + r * source.groups, lane, block);
-    if (has_minimum) pack_scales(layout, source.minimum + r * source.groups, lane, block + layout.minimum_offset);
-    pack_integer_row(layout, row, lane, block + layout.weight_offset);
+    pack_scales(layout, source.scale + r * source.groups, lane, panel);
+    if (has_minimum) pack_scales(layout, source.minimum + r * source.groups, lane, panel + layout.minimum_offset);
+    pack_integer_row(layout, row, lane, panel + layout.weight_offset);
   }
   return blob;
 }
@@ -218,26 +218,26 @@ PackedMatrix::PackedMatrix(std::span<const std::byte> blob, std::string_view nam
   require((header.flags & ~allowed_flags) == 0, "its flags are ", header.flags);
   layout_ = make_layout(type, header.rows, header.columns, header.groups, header.flags & kHasMinimum,
                         header.flags & kHalfScales);
-  const size_t expected = sizeof header + static_cast<size_t>(row_blocks(layout_) * layout_.block_bytes);
+  const size_t expected = sizeof header + static_cast<size_t>(num_panels(layout_) * layout_.panel_bytes);
   require(blob.size() == expected, "it has ", blob.size(), " bytes instead of ", expected);
-  blocks_ = blob.data() + sizeof header;
+  panels_ = blob.data() + sizeof header;
 }
 
 void PackedMatrix::row(int64_t r, float* out) const {
-  const std::byte* block = blocks_ + r / kBlockRows * layout_.block_bytes;
-  const int64_t lane = r % kBlockRows;
+  const std::byte* panel = panels_ + r / kPanelRows * layout_.panel_bytes;
+  const int64_t lane = r % kPanelRows;
   switch (layout_.type) {
     case WeightType::kFloat32:
-      for (int64_t k = 0; k < layout_.columns; ++k) out[k] = load<float>(block + (k * kBlockRows + lane) * 4);
+      for (int64_t k = 0; k < layout_.columns; ++k) out[k] = load<float>(panel + (k * kPanelRows + lane) * 4);
       return;
     case WeightType::kBFloat16:
       for (int64_t k = 0; k < layout_.columns; ++k) {
-        out[k] = bfloat16_to_float(load<uint16_t>(block + (k * kBlockRows + lane) * 2));
+        out[k] = bfloat16_to_float(load<uint16_t>(panel + (k * kPanelRows + lane) * 2));
       }
       return;
     case WeightType::kFloat16:
       for (int64_t k = 0; k < layout_.columns; ++k) {
-        out[k] = float16_to_float(load<uint16_t>(block + (k * kBlockRows + lane) * 2));
+        out[k] = float16_to_float(load<uint16_t>(panel + (k * kPanelRows + lane) * 2));
       }
       return;
     case WeightType::kInt8:
@@ -248,11 +248,11 @@ void PackedMatrix::row(int64_t r, float* out) const {
   const int offset = is_int4 ? (layout_.has_minimum ? 0 : 8) : 128;
   const int64_t group_columns = layout_.columns / layout_.groups;
   for (int64_t group = 0; group < layout_.groups; ++group) {
-    const float scale = scale_at(layout_, block, group, lane);
-    const float minimum = layout_.has_minimum ? scale_at(layout_, block + layout_.minimum_offset, group, lane) : 0.0f;
+    const float scale = scale_at(layout_, panel, group, lane);
+    const float minimum = layout_.has_minimum ? scale_at(layout_, panel + layout_.minimum_offset, group, lane) : 0.0f;
     for (int64_t k = group * group_columns; k < (group + 1) * group_columns; ++k) {
       const WeightPosition position = weight_position(layout_, k, lane);
-      const int q = (static_cast<int>(block[layout_.weight_offset + position.byte]) >> position.shift & mask) - offset;
+      const int q = (static_cast<int>(panel[layout_.weight_offset + position.byte]) >> position.shift & mask) - offset;
       out[k] = scale * static_cast<float>(q) + minimum;
     }
   }

@@ -22,7 +22,7 @@ struct MatrixSource {
   const float* minimum = nullptr;  // [rows, groups], int4 only: scale * q + minimum; else scale * (q - 8)
 };
 
-// The blob that an engine file holds for a matrix: a 64-byte header, then the blocks of PackedLayout.
+// The blob that an engine file holds for a matrix: a 64-byte header, then the panels of PackedLayout.
 // It is the same for every instruction set, and a multiple of 64 bytes long.
 // Throws kInvalidArgument for a source that contradicts itself.
 std::vector<std::byte> pack_matrix(const MatrixSource& source);
@@ -38,14 +38,14 @@ class PackedMatrix {
   const PackedLayout& layout() const { return layout_; }
   int64_t rows() const { return layout_.rows; }
   int64_t columns() const { return layout_.columns; }
-  const std::byte* blocks() const { return blocks_; }
+  const std::byte* panels() const { return panels_; }
 
   // Writes the columns() values of row r, which must be in [0, rows()), to `out`: embedding lookup.
   void row(int64_t r, float* out) const;
 
  private:
   PackedLayout layout_{};
-  const std::byte* blocks_ = nullptr;
+  const std::byte* panels_ = nullptr;
 };
 
 }  // namespace inflight::cpu

@@ -12,7 +12,7 @@ namespace {
 __mmask16 lanes_below(int64_t count) { return static_cast<__mmask16>(count < 16 ? (1u << count) - 1 : 0xffff); }
 
 struct Float16 {
-  static constexpr int64_t kBytes = 2 * kBlockRows;
+  static constexpr int64_t kBytes = 2 * kPanelRows;
   static __m512 load(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
@@ -47,16 +47,16 @@ struct Int4 : Int4WithMinimum {
 };
 
 __m512 load_scales(const std::byte* scales, int64_t group, bool half) {
-  if (half) return Float16::load(scales + group * 2 * kBlockRows);
-  return _mm512_loadu_ps(scales + group * 4 * kBlockRows);
+  if (half) return Float16::load(scales + group * 2 * kPanelRows);
+  return _mm512_loadu_ps(scales + group * 4 * kPanelRows);
 }
 
 // A group's scale and minimum of 16 rows: a weight is scale * q + minimum.
 template <class Weight>
-void load_group(const PackedLayout& layout, const std::byte* block, int64_t group, __m512& scale, __m512& minimum) {
-  scale = load_scales(block, group, layout.half_scales);
+void load_group(const PackedLayout& layout, const std::byte* panel, int64_t group, __m512& scale, __m512& minimum) {
+  scale = load_scales(panel, group, layout.half_scales);
   if constexpr (Weight::kHasMinimum) {
-    minimum = load_scales(block + layout.minimum_offset, group, layout.half_scales);
+    minimum = load_scales(panel + layout.minimum_offset, group, layout.half_scales);
   } else {
     minimum = _mm512_mul_ps(scale, _mm512_set1_ps(-static_cast<float>(1 << Weight::kOffsetShift)));
   }

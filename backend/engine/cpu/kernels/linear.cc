@@ -26,21 +26,21 @@ void (*linear_kernel(Isa isa, InputForm form))(const LinearTask&) {
 
 // Into how many tasks to cut the work: none shorter than it is worth, and as many for each thread.
 int64_t count_tasks(const PackedLayout& layout, int64_t tokens, int64_t threads) {
-  const int64_t bytes = divide_up(layout.rows, kBlockRows) * layout.block_bytes * divide_up(tokens, kTokensPerRead);
+  const int64_t bytes = divide_up(layout.rows, kPanelRows) * layout.panel_bytes * divide_up(tokens, kTokensPerRead);
   const int64_t tasks = std::clamp<int64_t>(bytes / kMinTaskBytes, 1, kMaxTasksPerThread * threads);
   return tasks <= threads ? tasks : tasks / threads * threads;
 }
 
-// Calls the kernel for every part of `whole`, whose blocks are cut at multiples of tile_blocks.
-void run(const LinearTask& whole, InputForm form, int64_t tile_blocks, ThreadPool& pool, Isa isa) {
+// Calls the kernel for every part of `whole`, whose panels are cut at multiples of tile_panels.
+void run(const LinearTask& whole, InputForm form, int64_t tile_panels, ThreadPool& pool, Isa isa) {
   const auto kernel = linear_kernel(isa, form);
-  const int64_t blocks = whole.last_block, tokens = whole.last_token;
-  const int64_t tiles = divide_up(blocks, tile_blocks);
-  const auto multiply = [&](int64_t block_task, int64_t block_tasks, int64_t first_token, int64_t last_token) {
+  const int64_t panels = whole.last_panel, tokens = whole.last_token;
+  const int64_t tiles = divide_up(panels, tile_panels);
+  const auto multiply = [&](int64_t panel_task, int64_t panel_tasks, int64_t first_token, int64_t last_token) {
     if (first_token == last_token) return;
     LinearTask task = whole;
-    task.first_block = block_task * tiles / block_tasks * tile_blocks;
-    task.last_block = std::min(blocks, (block_task + 1) * tiles / block_tasks * tile_blocks);
+    task.first_panel = panel_task * tiles / panel_tasks * tile_panels;
+    task.last_panel = std::min(panels, (panel_task + 1) * tiles / panel_tasks * tile_panels);
     task.first_token = first_token;
     task.last_token = last_token;
     kernel(task);
@@ -50,18 +50,18 @@ void run(const LinearTask& whole, InputForm form, int64_t tile_blocks, ThreadPoo
   const RowParts parts(tokens, pool);
   if (form == InputForm::kTiles && parts.rows_per_part() >= kMinTokensPerPart &&
       parts.rows_per_part() <= kMaxAmxTaskTokens) {
-    const int64_t block_tasks = std::min(tiles, divide_up(tasks, parts.count()));
-    for_each_part(pool, parts, block_tasks, [&](int64_t part, int64_t block_task, int) {
-      multiply(block_task, block_tasks, parts.begin(part), parts.end(part));
+    const int64_t panel_tasks = std::min(tiles, divide_up(tasks, parts.count()));
+    for_each_part(pool, parts, panel_tasks, [&](int64_t part, int64_t panel_task, int) {
+      multiply(panel_task, panel_tasks, parts.begin(part), parts.end(part));
     });
     return;
   }
   const int64_t task_tokens = form == InputForm::kTiles ? kMaxAmxTaskTokens : kTokensPerTask;
   const int64_t token_tasks = divide_up(tokens, task_tokens);
-  const int64_t block_tasks = std::min(tiles, divide_up(tasks, token_tasks));
-  pool.parallel_for(block_tasks * token_tasks, [&](int64_t index) {
-    const int64_t first_token = index / block_tasks * task_tokens;
-    multiply(index % block_tasks, block_tasks, first_token, std::min(tokens, first_token + task_tokens));
+  const int64_t panel_tasks = std::min(tiles, divide_up(tasks, token_tasks));
+  pool.parallel_for(panel_tasks * token_tasks, [&](int64_t index) {
+    const int64_t first_token = index / panel_tasks * task_tokens;
+    multiply(index % panel_tasks, panel_tasks, first_token, std::min(tokens, first_token + task_tokens));
   });
 }
 
@@ -92,7 +92,7 @@ void linear_silu_and_multiply(const PackedMatrix& gate_up, const float* bias, Li
   if (input.tokens() == 0) return;
   input.quantize(gate_up.layout(), Precision::kRounded, pool, isa);
   LinearTask task = input.task(gate_up);
-  task.last_block /= 2;
+  task.last_panel /= 2;
   task.activated = output.begin_tiles(next, isa);
   task.bias = bias;
   run(task, InputForm::kTiles, 2, pool, isa);

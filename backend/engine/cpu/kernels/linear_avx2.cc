@@ -2,13 +2,13 @@
 
 #include "engine/cpu/kernels/linear_kernel.h"
 
-// Tiles of kTokens tokens times one row block, which is two registers of 8 rows. Tile sizes only decide
+// Tiles of kTokens tokens times one panel, which is two registers of 8 rows. Tile sizes only decide
 // how often operands are loaded: each sum is built in the same order in all of them, so that a token's
 // output does not depend on its batch.
 namespace inflight::cpu {
 namespace {
 
-constexpr int kHalves = 2;  // of a row block
+constexpr int kHalves = 2;  // of a panel
 constexpr int kHalfRows = 8;
 
 // Row masks for the last, incomplete register: kLaneMask + 8 - count is all ones in `count` lanes.
@@ -29,16 +29,16 @@ void store_sum(const LinearTask& task, int64_t token, int64_t row, __m256 sum) {
   _mm256_maskstore_ps(y, lanes, sum);
 }
 
-using TileFunction = void (*)(const LinearTask&, int64_t token, int64_t block);
+using TileFunction = void (*)(const LinearTask&, int64_t token, int64_t panel);
 
-// Calls tiles[tokens - 1] until all tokens of all blocks are done.
+// Calls tiles[tokens - 1] until all tokens of all panels are done.
 template <int kMaxTokens>
 void multiply(const LinearTask& task, const TileFunction (&tiles)[kMaxTokens]) {
-  for (int64_t block = task.first_block; block < task.last_block; ++block) {
+  for (int64_t panel = task.first_panel; panel < task.last_panel; ++panel) {
     for (int64_t token = task.first_token; token < task.last_token;) {
       const int64_t left = task.last_token - token;
       const int64_t tokens = left < kMaxTokens ? left : kMaxTokens;
-      tiles[tokens - 1](task, token, block);
+      tiles[tokens - 1](task, token, panel);
       token += tokens;
     }
   }
@@ -65,14 +65,14 @@ struct Float16 {
 };
 
 template <class Weight, int kTokens>
-void float_tile(const LinearTask& task, int64_t token, int64_t block) {
-  const std::byte* weights = task.blocks + block * task.layout->block_bytes;
+void float_tile(const LinearTask& task, int64_t token, int64_t panel) {
+  const std::byte* weights = task.panels + panel * task.layout->panel_bytes;
   const float* x[kTokens];
   for (int t = 0; t < kTokens; ++t) x[t] = task.x + (token + t) * task.x_stride;
 
   __m256 sums[kTokens][kHalves];
   for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
-  for (int64_t k = 0; k < task.layout->columns; ++k, weights += kBlockRows * Weight::kBytes) {
+  for (int64_t k = 0; k < task.layout->columns; ++k, weights += kPanelRows * Weight::kBytes) {
     const __m256 first = Weight::load(weights);
     const __m256 second = Weight::load(weights + kHalfRows * Weight::kBytes);
     for (int t = 0; t < kTokens; ++t) {
@@ -82,7 +82,7 @@ void float_tile(const LinearTask& task, int64_t token, int64_t block) {
     }
   }
   for (int t = 0; t < kTokens; ++t) {
-    for (int h = 0; h < kHalves; ++h) store_sum(task, token + t, block * kBlockRows + h * kHalfRows, sums[t][h]);
+    for (int h = 0; h < kHalves; ++h) store_sum(task, token + t, panel * kPanelRows + h * kHalfRows, sums[t][h]);
   }
 }
 
@@ -110,7 +110,7 @@ struct Octet {
 struct Int8 {
   static constexpr bool kHasMinimum = false;
   static constexpr int kOffset = 0;
-  static constexpr int64_t kOctetBytes = 8 * kBlockRows;
+  static constexpr int64_t kOctetBytes = 8 * kPanelRows;
   static Octet load(const std::byte* p) {
     const __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));  // q + 128 → q
     return {_mm256_xor_si256(load_256(p), sign), _mm256_xor_si256(load_256(p + 64), sign)};
@@ -126,7 +126,7 @@ struct Int8 {
 struct Int4WithMinimum {
   static constexpr bool kHasMinimum = true;
   static constexpr int kOffset = 0;
-  static constexpr int64_t kOctetBytes = 4 * kBlockRows;
+  static constexpr int64_t kOctetBytes = 4 * kPanelRows;
   static Octet load(const std::byte* p) {
     const __m256i nibble = _mm256_set1_epi8(0x0f);
     const __m256i both = load_256(p);
@@ -152,11 +152,11 @@ __m256i broadcast_quad(const int8_t* x) {
 }
 
 template <class Weight, int kTokens>
-void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
+void integer_tile(const LinearTask& task, int64_t token, int64_t panel) {
   const PackedLayout& layout = *task.layout;
   const int64_t segments = layout.groups * layout.segments_per_group;
   const int64_t octets = layout.segment_columns / 8;
-  const std::byte* scales = task.blocks + block * layout.block_bytes;
+  const std::byte* scales = task.panels + panel * layout.panel_bytes;
   const std::byte* weights = scales + layout.weight_offset;
 
   __m256 sums[kTokens][kHalves];
@@ -176,7 +176,7 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
           dots[t] = _mm256_add_epi32(dots[t], Weight::dot(q, broadcast_quad(octet_x), broadcast_quad(octet_x + 4)));
         }
       }
-      const int64_t element = segment / layout.segments_per_group * kBlockRows + h * kHalfRows;
+      const int64_t element = segment / layout.segments_per_group * kPanelRows + h * kHalfRows;
       const __m256 scale = load_scales(scales, element, layout.half_scales);
       for (int t = 0; t < kTokens; ++t) {
         const __m256 both_scales = _mm256_mul_ps(scale, _mm256_broadcast_ss(x_scale + t * segments));
@@ -191,7 +191,7 @@ void integer_tile(const LinearTask& task, int64_t token, int64_t block) {
     }
   }
   for (int t = 0; t < kTokens; ++t) {
-    for (int h = 0; h < kHalves; ++h) store_sum(task, token + t, block * kBlockRows + h * kHalfRows, sums[t][h]);
+    for (int h = 0; h < kHalves; ++h) store_sum(task, token + t, panel * kPanelRows + h * kHalfRows, sums[t][h]);
   }
 }
 
@@ -233,7 +233,7 @@ void linear_avx2(const LinearTask& task) {
   }
 }
 
-void quantize_row_avx2(const QuantizeTask& task) {
+void quantize_token_avx2(const QuantizeTask& task) {
   constexpr int64_t kMaxVectors = 4;  // of 8 columns in a segment
   const PackedLayout& layout = *task.layout;
   const int64_t group_columns = layout.columns / layout.groups;

@@ -3,17 +3,17 @@
 #include "engine/cpu/kernels/integer_weights_avx512.h"
 #include "engine/cpu/kernels/linear_kernel.h"
 
-// Tiles of kTokens tokens times kBlocks row blocks, whose sums stay in registers. Tile sizes only decide
+// Tiles of kTokens tokens times kPanels panels, whose sums stay in registers. Tile sizes only decide
 // how often operands are loaded: each sum is built in the same order in all of them, so that a token's
 // output does not depend on its batch.
 namespace inflight::cpu {
 namespace {
 
-// Up to here the memory sets the pace, and it likes fewer blocks read at the same time.
+// Up to here the memory sets the pace, and it likes fewer panels read at the same time.
 constexpr int64_t kMemoryBoundTokens = 2;
 
-void store_sum(const LinearTask& task, int64_t token, int64_t block, __m512 sum) {
-  const int64_t row = block * kBlockRows;
+void store_sum(const LinearTask& task, int64_t token, int64_t panel, __m512 sum) {
+  const int64_t row = panel * kPanelRows;
   const __mmask16 lanes = lanes_below(task.layout->rows - row);
   float* y = task.y + token * task.y_stride + row;
   if (task.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, task.bias + row));
@@ -24,16 +24,16 @@ void store_sum(const LinearTask& task, int64_t token, int64_t block, __m512 sum)
 // ---- float weights ----
 
 constexpr int kFloatTokens = 6;
-constexpr int kFloatBlocks = 4;
+constexpr int kFloatPanels = 4;
 constexpr int64_t kMaxColumnsPerPass = 512;  // so that the tile's weights stay in the second-level cache
 constexpr int64_t kMaxPartialTokens = 64;
 
 struct Float32 {
-  static constexpr int64_t kBytes = 4 * kBlockRows;
+  static constexpr int64_t kBytes = 4 * kPanelRows;
   static __m512 load(const std::byte* p) { return _mm512_loadu_ps(p); }
 };
 struct BFloat16 {
-  static constexpr int64_t kBytes = 2 * kBlockRows;
+  static constexpr int64_t kBytes = 2 * kPanelRows;
   static __m512 load(const std::byte* p) {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
@@ -41,54 +41,54 @@ struct BFloat16 {
 };
 
 // Columns [first, last) of a tile; sums that are not complete wait in `partial`.
-template <class Weight, int kTokens, int kBlocks>
-void float_tile(const LinearTask& task, int64_t token, int64_t block, int64_t first, int64_t last, float* partial) {
-  const std::byte* weights[kBlocks];
-  const std::byte* ahead[kBlocks];  // of the next pass, or the next tile's first
-  for (int b = 0; b < kBlocks; ++b) {
-    weights[b] = task.blocks + (block + b) * task.layout->block_bytes;
-    ahead[b] = weights[b] + (last < task.layout->columns ? last * Weight::kBytes : kBlocks * task.layout->block_bytes);
+template <class Weight, int kTokens, int kPanels>
+void float_tile(const LinearTask& task, int64_t token, int64_t panel, int64_t first, int64_t last, float* partial) {
+  const std::byte* weights[kPanels];
+  const std::byte* ahead[kPanels];  // of the next pass, or the next tile's first
+  for (int p = 0; p < kPanels; ++p) {
+    weights[p] = task.panels + (panel + p) * task.layout->panel_bytes;
+    ahead[p] = weights[p] + (last < task.layout->columns ? last * Weight::kBytes : kPanels * task.layout->panel_bytes);
   }
   const float* x[kTokens];
   for (int t = 0; t < kTokens; ++t) x[t] = task.x + (token + t) * task.x_stride;
 
-  __m512 sums[kTokens][kBlocks];
+  __m512 sums[kTokens][kPanels];
   for (int t = 0; t < kTokens; ++t) {
-    for (int b = 0; b < kBlocks; ++b) {
-      sums[t][b] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kBlocks + b) * kBlockRows);
+    for (int p = 0; p < kPanels; ++p) {
+      sums[t][p] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kPanels + p) * kPanelRows);
     }
   }
   for (int64_t k = first; k < last; ++k) {
-    __m512 w[kBlocks];
-    for (int b = 0; b < kBlocks; ++b) {
-      w[b] = Weight::load(weights[b] + k * Weight::kBytes);
-      _mm_prefetch(ahead[b] + (k - first) * Weight::kBytes, _MM_HINT_T1);
+    __m512 w[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      w[p] = Weight::load(weights[p] + k * Weight::kBytes);
+      _mm_prefetch(ahead[p] + (k - first) * Weight::kBytes, _MM_HINT_T1);
     }
     for (int t = 0; t < kTokens; ++t) {
       const __m512 value = _mm512_set1_ps(x[t][k]);
-      for (int b = 0; b < kBlocks; ++b) sums[t][b] = _mm512_fmadd_ps(w[b], value, sums[t][b]);
+      for (int p = 0; p < kPanels; ++p) sums[t][p] = _mm512_fmadd_ps(w[p], value, sums[t][p]);
     }
   }
   for (int t = 0; t < kTokens; ++t) {
-    for (int b = 0; b < kBlocks; ++b) {
+    for (int p = 0; p < kPanels; ++p) {
       if (last < task.layout->columns) {
-        _mm512_storeu_ps(partial + (t * kBlocks + b) * kBlockRows, sums[t][b]);
+        _mm512_storeu_ps(partial + (t * kPanels + p) * kPanelRows, sums[t][p]);
       } else {
-        store_sum(task, token + t, block + b, sums[t][b]);
+        store_sum(task, token + t, panel + p, sums[t][p]);
       }
     }
   }
 }
 
-using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t block, int64_t first, int64_t last,
+using FloatTile = void (*)(const LinearTask&, int64_t token, int64_t panel, int64_t first, int64_t last,
                            float* partial);
 
-template <class Weight, int kBlocks>
-void multiply_float_blocks(const LinearTask& task, int64_t block) {
-  static constexpr FloatTile kTiles[kFloatTokens] = {float_tile<Weight, 1, kBlocks>, float_tile<Weight, 2, kBlocks>,
-                                                     float_tile<Weight, 3, kBlocks>, float_tile<Weight, 4, kBlocks>,
-                                                     float_tile<Weight, 5, kBlocks>, float_tile<Weight, 6, kBlocks>};
-  float partial[kMaxPartialTokens * kBlocks * kBlockRows];
+template <class Weight, int kPanels>
+void multiply_float_panels(const LinearTask& task, int64_t panel) {
+  static constexpr FloatTile kTiles[kFloatTokens] = {float_tile<Weight, 1, kPanels>, float_tile<Weight, 2, kPanels>,
+                                                     float_tile<Weight, 3, kPanels>, float_tile<Weight, 4, kPanels>,
+                                                     float_tile<Weight, 5, kPanels>, float_tile<Weight, 6, kPanels>};
+  float partial[kMaxPartialTokens * kPanels * kPanelRows];
   const int64_t passes = (task.layout->columns + kMaxColumnsPerPass - 1) / kMaxColumnsPerPass;
   const int64_t columns_per_pass = (task.layout->columns + passes - 1) / passes;
   for (int64_t first_token = task.first_token; first_token < task.last_token; first_token += kMaxPartialTokens) {
@@ -100,7 +100,7 @@ void multiply_float_blocks(const LinearTask& task, int64_t block) {
       for (int64_t token = first_token; token < last_token;) {
         const int64_t left = last_token - token;
         const int64_t tokens = left < kFloatTokens ? left : kFloatTokens;
-        kTiles[tokens - 1](task, token, block, k, last, partial + (token - first_token) * kBlocks * kBlockRows);
+        kTiles[tokens - 1](task, token, panel, k, last, partial + (token - first_token) * kPanels * kPanelRows);
         token += tokens;
       }
     }
@@ -109,32 +109,32 @@ void multiply_float_blocks(const LinearTask& task, int64_t block) {
 
 template <class Weight>
 void multiply_floats(const LinearTask& task) {
-  int64_t block = task.first_block;
+  int64_t panel = task.first_panel;
   if (task.last_token - task.first_token > kMemoryBoundTokens) {
-    for (; block + kFloatBlocks <= task.last_block; block += kFloatBlocks) {
-      multiply_float_blocks<Weight, kFloatBlocks>(task, block);
+    for (; panel + kFloatPanels <= task.last_panel; panel += kFloatPanels) {
+      multiply_float_panels<Weight, kFloatPanels>(task, panel);
     }
   }
-  for (; block + 2 <= task.last_block; block += 2) multiply_float_blocks<Weight, 2>(task, block);
-  if (block < task.last_block) multiply_float_blocks<Weight, 1>(task, block);
+  for (; panel + 2 <= task.last_panel; panel += 2) multiply_float_panels<Weight, 2>(task, panel);
+  if (panel < task.last_panel) multiply_float_panels<Weight, 1>(task, panel);
 }
 
 // ---- integer weights ----
 
 constexpr int kIntegerTokens = 6;
-constexpr int kIntegerBlocks = 2;           // also how far ahead weights are fetched from memory
+constexpr int kIntegerPanels = 2;           // also how far ahead weights are fetched from memory
 constexpr int64_t kMaxSegmentsPerPass = 24;  // so that the tile's weights stay in the first-level cache
 constexpr int kSumShift = 7;                // this file's segment_sums are times -2^7, int8's offset
 constexpr int64_t kMaxPassTokens = 128;
 constexpr int64_t kMinUnpackedTokens = 13;  // from here on int4 weights are unpacked once for all tiles
 
-// Where a tile reads its blocks' weights, the pass's first segment in front, and their scales and minimums, the
+// Where a tile reads its panels' weights, the pass's first segment in front, and their scales and minimums, the
 // matrix's first group in front.
-template <int kBlocks>
-struct IntegerBlocks {
-  const std::byte* weights[kBlocks];
-  const std::byte* scales[kBlocks];
-  const std::byte* minimums[kBlocks];
+template <int kPanels>
+struct IntegerPanels {
+  const std::byte* weights[kPanels];
+  const std::byte* scales[kPanels];
+  const std::byte* minimums[kPanels];
 };
 
 // Fetches what will be needed next, a few lines at a time.
@@ -160,13 +160,13 @@ __m512 max_magnitude(__m512 a, __m512 b) {
       _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b))));
 }
 
-// For each row of a block the scale that makes its weights fit a byte. 126, not 127: requantize() rounds twice.
+// For each row of a panel the scale that makes its weights fit a byte. 126, not 127: requantize() rounds twice.
 template <class Weight>
-__m512 scales_of_rows(const PackedLayout& layout, const std::byte* block) {
+__m512 scales_of_rows(const PackedLayout& layout, const std::byte* panel) {
   __m512 largest = _mm512_setzero_ps();
   for (int64_t group = 0; group < layout.groups; ++group) {
     __m512 scale, minimum;
-    load_group<Weight>(layout, block, group, scale, minimum);
+    load_group<Weight>(layout, panel, group, scale, minimum);
     const __m512 maximum = _mm512_fmadd_ps(scale, _mm512_set1_ps(15.0f), minimum);
     largest = max_magnitude(largest, max_magnitude(minimum, maximum));
   }
@@ -186,19 +186,19 @@ __m512i requantize_quads(__m512i even, __m512i odd, __m512i factors, __m512i off
   return _mm512_or_si512(even, _mm512_and_si512(odd, high_bytes));
 }
 
-// Segments [first, last) of a block in the order in which Int8 stores them: 128 + weight / row_scale, rounded, as
+// Segments [first, last) of a panel in the order in which Int8 stores them: 128 + weight / row_scale, rounded, as
 // (q * factor + offset) >> 8 in 16 bits.
 template <class Weight>
-void requantize(const PackedLayout& layout, const std::byte* block, __m512 row_scale, int64_t octets, int64_t first,
+void requantize(const PackedLayout& layout, const std::byte* panel, __m512 row_scale, int64_t octets, int64_t first,
                 int64_t last, std::byte* int8) {
   const __m512i nibble = _mm512_set1_epi16(0x0f);
   const __mmask16 is_zero = _mm512_cmp_ps_mask(row_scale, _mm512_setzero_ps(), _CMP_EQ_OQ);
   const __m512 zero = _mm512_set1_ps((128.0f + 0.5f) * 256.0f);
   const __m512 unit = _mm512_maskz_div_ps(_mm512_knot(is_zero), _mm512_set1_ps(256.0f), row_scale);
-  const std::byte* weights = block + layout.weight_offset + first * octets * Weight::kOctetBytes;
+  const std::byte* weights = panel + layout.weight_offset + first * octets * Weight::kOctetBytes;
   for (int64_t segment = first; segment < last; ++segment) {
     __m512 scale, minimum;
-    load_group<Weight>(layout, block, segment / layout.segments_per_group, scale, minimum);
+    load_group<Weight>(layout, panel, segment / layout.segments_per_group, scale, minimum);
     const __m512i factors = in_both_halves(_mm512_cvtps_epi32(_mm512_mul_ps(scale, unit)));
     const __m512i offsets = in_both_halves(_mm512_cvtps_epi32(_mm512_fmadd_ps(minimum, unit, zero)));
     for (int64_t octet = 0; octet < octets; ++octet, weights += Weight::kOctetBytes, int8 += Int8::kOctetBytes) {
@@ -219,11 +219,11 @@ __m512i broadcast_quad(const int8_t* x) {
   return _mm512_set1_epi32(quad);
 }
 
-// dots[t][b] = Σ q · x over one segment, q being what Weight stores minus its offset.
-template <class Weight, int kTokens, int kBlocks>
-[[gnu::always_inline]] inline void multiply_segment(const std::byte* const (&weights)[kBlocks], int64_t octets,
+// dots[t][p] = Σ q · x over one segment, q being what Weight stores minus its offset.
+template <class Weight, int kTokens, int kPanels>
+[[gnu::always_inline]] inline void multiply_segment(const std::byte* const (&weights)[kPanels], int64_t octets,
                                                     const int8_t* x, int64_t x_stride, const int32_t* x_sums,
-                                                    int64_t segments, __m512i (&dots)[kTokens][kBlocks]) {
+                                                    int64_t segments, __m512i (&dots)[kTokens][kPanels]) {
   for (int t = 0; t < kTokens; ++t) {
     __m512i start = _mm512_setzero_si512();
     if constexpr (Weight::kOffsetShift != 0) {
@@ -231,19 +231,19 @@ template <class Weight, int kTokens, int kBlocks>
       if constexpr (Weight::kOffsetShift != kSumShift)
         start = _mm512_srai_epi32(start, kSumShift - Weight::kOffsetShift);
     }
-    for (int b = 0; b < kBlocks; ++b) dots[t][b] = start;
+    for (int p = 0; p < kPanels; ++p) dots[t][p] = start;
   }
 #pragma GCC unroll 4
   for (int64_t octet = 0; octet < octets; ++octet) {
-    __m512i low[kBlocks], high[kBlocks];
-    for (int b = 0; b < kBlocks; ++b) Weight::load(weights[b] + octet * Weight::kOctetBytes, low[b], high[b]);
+    __m512i low[kPanels], high[kPanels];
+    for (int p = 0; p < kPanels; ++p) Weight::load(weights[p] + octet * Weight::kOctetBytes, low[p], high[p]);
     for (int t = 0; t < kTokens; ++t) {
       const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8);
-      for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], low[b], quad);
+      for (int p = 0; p < kPanels; ++p) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], low[p], quad);
     }
     for (int t = 0; t < kTokens; ++t) {
       const __m512i quad = broadcast_quad(x + t * x_stride + octet * 8 + 4);
-      for (int b = 0; b < kBlocks; ++b) dots[t][b] = _mm512_dpbusd_epi32(dots[t][b], high[b], quad);
+      for (int p = 0; p < kPanels; ++p) dots[t][p] = _mm512_dpbusd_epi32(dots[t][p], high[p], quad);
     }
   }
 }
@@ -251,51 +251,51 @@ template <class Weight, int kTokens, int kBlocks>
 // Segments [first, last) of a tile; sums that are not complete wait in `partial`.
 // kOctets: of columns in a segment; 0 → any, as the layout says. kScalesRows: a row has one scale, float32, and no
 // minimum, which is applied to the complete sum.
-template <class Weight, bool kScalesRows, int kOctets, int kTokens, int kBlocks>
-void integer_tile(const LinearTask& task, const IntegerBlocks<kBlocks>& source, int64_t token, int64_t block,
+template <class Weight, bool kScalesRows, int kOctets, int kTokens, int kPanels>
+void integer_tile(const LinearTask& task, const IntegerPanels<kPanels>& source, int64_t token, int64_t panel,
                   int64_t first, int64_t last, Prefetch prefetch, float* partial) {
   const PackedLayout& layout = *task.layout;
   const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
   const int64_t segments = layout.groups * layout.segments_per_group;
-  const IntegerBlocks<kBlocks> blocks = source;
+  const IntegerPanels<kPanels> panels = source;
   const int8_t* x = task.quantized_x + token * layout.packed_columns + first * octets * 8;
   const float* x_scales = task.segment_scales + token * segments;
   const float* x_scaled_sums = task.scaled_sums + token * segments;
   const int32_t* x_sums = task.segment_sums + token * segments;
 
-  __m512 sums[kTokens][kBlocks];
+  __m512 sums[kTokens][kPanels];
   for (int t = 0; t < kTokens; ++t) {
-    for (int b = 0; b < kBlocks; ++b) {
-      sums[t][b] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kBlocks + b) * kBlockRows);
+    for (int p = 0; p < kPanels; ++p) {
+      sums[t][p] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(partial + (t * kPanels + p) * kPanelRows);
     }
   }
   int64_t offset = 0;
   int64_t group = first / layout.segments_per_group;
   int64_t left_of_group = layout.segments_per_group - first % layout.segments_per_group;
   for (int64_t segment = first; segment < last; ++segment, x += octets * 8) {
-    const std::byte* weights[kBlocks];
-    for (int b = 0; b < kBlocks; ++b) weights[b] = blocks.weights[b] + offset;
+    const std::byte* weights[kPanels];
+    for (int p = 0; p < kPanels; ++p) weights[p] = panels.weights[p] + offset;
     prefetch();
     offset += octets * Weight::kOctetBytes;
-    __m512i dots[kTokens][kBlocks];
+    __m512i dots[kTokens][kPanels];
     multiply_segment<Weight>(weights, octets, x, layout.packed_columns, x_sums + segment, segments, dots);
-    for (int b = 0; b < kBlocks; ++b) {
+    for (int p = 0; p < kPanels; ++p) {
       if constexpr (kScalesRows) {
         for (int t = 0; t < kTokens; ++t) {
           const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
-          sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), x_scale, sums[t][b]);
+          sums[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][p]), x_scale, sums[t][p]);
         }
         continue;
       }
-      const __m512 scale = load_scales(blocks.scales[b], group, layout.half_scales);
+      const __m512 scale = load_scales(panels.scales[p], group, layout.half_scales);
       for (int t = 0; t < kTokens; ++t) {
         const __m512 x_scale = _mm512_set1_ps(x_scales[t * segments + segment]);
-        sums[t][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][b]), _mm512_mul_ps(scale, x_scale), sums[t][b]);
+        sums[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][p]), _mm512_mul_ps(scale, x_scale), sums[t][p]);
       }
       if constexpr (Weight::kHasMinimum) {
-        const __m512 minimum = load_scales(blocks.minimums[b], group, layout.half_scales);
+        const __m512 minimum = load_scales(panels.minimums[p], group, layout.half_scales);
         for (int t = 0; t < kTokens; ++t) {
-          sums[t][b] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][b]);
+          sums[t][p] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x_scaled_sums[t * segments + segment]), sums[t][p]);
         }
       }
     }
@@ -304,21 +304,21 @@ void integer_tile(const LinearTask& task, const IntegerBlocks<kBlocks>& source, 
       ++group;
     }
   }
-  for (int b = 0; b < kBlocks; ++b) {
+  for (int p = 0; p < kPanels; ++p) {
     for (int t = 0; t < kTokens; ++t) {
       if (last < segments) {
-        _mm512_storeu_ps(partial + (t * kBlocks + b) * kBlockRows, sums[t][b]);
+        _mm512_storeu_ps(partial + (t * kPanels + p) * kPanelRows, sums[t][p]);
       } else if constexpr (kScalesRows) {
-        store_sum(task, token + t, block + b, _mm512_mul_ps(sums[t][b], load_scales(blocks.scales[b], 0, false)));
+        store_sum(task, token + t, panel + p, _mm512_mul_ps(sums[t][p], load_scales(panels.scales[p], 0, false)));
       } else {
-        store_sum(task, token + t, block + b, sums[t][b]);
+        store_sum(task, token + t, panel + p, sums[t][p]);
       }
     }
   }
 }
 
-template <int kBlocks>
-using IntegerTile = void (*)(const LinearTask&, const IntegerBlocks<kBlocks>&, int64_t token, int64_t block,
+template <int kPanels>
+using IntegerTile = void (*)(const LinearTask&, const IntegerPanels<kPanels>&, int64_t token, int64_t panel,
                              int64_t first, int64_t last, Prefetch prefetch, float* partial);
 
 template <class Weight>
@@ -332,80 +332,80 @@ void unpack(const std::byte* weights, int64_t octets, std::byte* unpacked) {
 }
 
 // One pass over all tokens, which are at most kMaxPassTokens.
-template <class Weight, bool kScalesRows, int kOctets, int kBlocks>
-void multiply_pass(const LinearTask& task, const IntegerBlocks<kBlocks>& source, int64_t block, int64_t first_token,
+template <class Weight, bool kScalesRows, int kOctets, int kPanels>
+void multiply_pass(const LinearTask& task, const IntegerPanels<kPanels>& source, int64_t panel, int64_t first_token,
                    int64_t last_token, int64_t first, int64_t last, Prefetch prefetch, float* partial) {
-  static constexpr IntegerTile<kBlocks> kTiles[kIntegerTokens] = {
-      integer_tile<Weight, kScalesRows, kOctets, 1, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 2, kBlocks>,
-      integer_tile<Weight, kScalesRows, kOctets, 3, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 4, kBlocks>,
-      integer_tile<Weight, kScalesRows, kOctets, 5, kBlocks>, integer_tile<Weight, kScalesRows, kOctets, 6, kBlocks>};
+  static constexpr IntegerTile<kPanels> kTiles[kIntegerTokens] = {
+      integer_tile<Weight, kScalesRows, kOctets, 1, kPanels>, integer_tile<Weight, kScalesRows, kOctets, 2, kPanels>,
+      integer_tile<Weight, kScalesRows, kOctets, 3, kPanels>, integer_tile<Weight, kScalesRows, kOctets, 4, kPanels>,
+      integer_tile<Weight, kScalesRows, kOctets, 5, kPanels>, integer_tile<Weight, kScalesRows, kOctets, 6, kPanels>};
   for (int64_t token = first_token; token < last_token;) {
     const int64_t left = last_token - token;
     const int64_t tokens = left < kIntegerTokens ? left : kIntegerTokens;
-    kTiles[tokens - 1](task, source, token, block, first, last, prefetch, partial);
+    kTiles[tokens - 1](task, source, token, panel, first, last, prefetch, partial);
     prefetch.lines_per_segment = 0;
-    partial += tokens * kBlocks * kBlockRows;
+    partial += tokens * kPanels * kPanelRows;
     token += tokens;
   }
 }
 
-template <class Weight, int kOctets, int kBlocks>
-void multiply_integer_blocks(const LinearTask& task, int64_t block) {
+template <class Weight, int kOctets, int kPanels>
+void multiply_integer_panels(const LinearTask& task, int64_t panel) {
   const PackedLayout& layout = *task.layout;
   const int64_t octets = kOctets == 0 ? layout.segment_columns / 8 : kOctets;
   const int64_t segments = layout.groups * layout.segments_per_group;
-  const int64_t block_lines = kBlocks * layout.block_bytes / 64;
-  const std::byte* blocks = task.blocks + block * layout.block_bytes;
+  const int64_t panel_lines = kPanels * layout.panel_bytes / 64;
+  const std::byte* panels = task.panels + panel * layout.panel_bytes;
   const bool has_row_scales = !layout.half_scales && layout.groups == 1;
-  float partial[kMaxPassTokens * kBlocks * kBlockRows];
-  float row_scales[kBlocks][kBlockRows];
+  float partial[kMaxPassTokens * kPanels * kPanelRows];
+  float row_scales[kPanels][kPanelRows];
   if constexpr (Weight::kIsPacked) {
     if (task.requantizes) {
-      for (int b = 0; b < kBlocks; ++b) {
-        _mm512_storeu_ps(row_scales[b], scales_of_rows<Weight>(layout, blocks + b * layout.block_bytes));
+      for (int p = 0; p < kPanels; ++p) {
+        _mm512_storeu_ps(row_scales[p], scales_of_rows<Weight>(layout, panels + p * layout.panel_bytes));
       }
     }
   }
-  alignas(64) std::byte int8[kBlocks][kMaxSegmentsPerPass * 32 * kBlockRows];
+  alignas(64) std::byte int8[kPanels][kMaxSegmentsPerPass * 32 * kPanelRows];
   for (int64_t first_token = task.first_token; first_token < task.last_token; first_token += kMaxPassTokens) {
     int64_t last_token = first_token + kMaxPassTokens;
     if (last_token > task.last_token) last_token = task.last_token;
     const int64_t tokens = last_token - first_token;
     const bool is_one_tile = tokens <= kIntegerTokens && !task.requantizes;
     const int64_t passes = is_one_tile ? 1 : (segments + kMaxSegmentsPerPass - 1) / kMaxSegmentsPerPass;
-    Prefetch prefetch = {blocks + kIntegerBlocks * layout.block_bytes, (block_lines + segments - 1) / segments};
+    Prefetch prefetch = {panels + kIntegerPanels * layout.panel_bytes, (panel_lines + segments - 1) / segments};
     for (int64_t pass = 0; pass < passes; ++pass) {
       const int64_t first = pass * segments / passes, last = (pass + 1) * segments / passes;
-      IntegerBlocks<kBlocks> source;
-      for (int b = 0; b < kBlocks; ++b) {
-        source.scales[b] = blocks + b * layout.block_bytes;
-        source.minimums[b] = source.scales[b] + layout.minimum_offset;
-        source.weights[b] = source.scales[b] + layout.weight_offset + first * octets * Weight::kOctetBytes;
+      IntegerPanels<kPanels> source;
+      for (int p = 0; p < kPanels; ++p) {
+        source.scales[p] = panels + p * layout.panel_bytes;
+        source.minimums[p] = source.scales[p] + layout.minimum_offset;
+        source.weights[p] = source.scales[p] + layout.weight_offset + first * octets * Weight::kOctetBytes;
       }
       const auto multiply = [&](auto multiply_pass) {
-        multiply_pass(task, source, block, first_token, last_token, first, last, prefetch, partial);
+        multiply_pass(task, source, panel, first_token, last_token, first, last, prefetch, partial);
       };
       if constexpr (Weight::kIsPacked) {
         if (task.requantizes) {
-          for (int b = 0; b < kBlocks; ++b) {
-            requantize<Weight>(layout, source.scales[b], _mm512_loadu_ps(row_scales[b]), octets, first, last, int8[b]);
-            source.weights[b] = int8[b];
-            source.scales[b] = reinterpret_cast<const std::byte*>(row_scales[b]);
+          for (int p = 0; p < kPanels; ++p) {
+            requantize<Weight>(layout, source.scales[p], _mm512_loadu_ps(row_scales[p]), octets, first, last, int8[p]);
+            source.weights[p] = int8[p];
+            source.scales[p] = reinterpret_cast<const std::byte*>(row_scales[p]);
           }
-          multiply(multiply_pass<Int8, true, kOctets, kBlocks>);
+          multiply(multiply_pass<Int8, true, kOctets, kPanels>);
         } else if (tokens >= kMinUnpackedTokens) {
-          for (int b = 0; b < kBlocks; ++b) {
-            unpack<Weight>(source.weights[b], (last - first) * octets, int8[b]);
-            source.weights[b] = int8[b];
+          for (int p = 0; p < kPanels; ++p) {
+            unpack<Weight>(source.weights[p], (last - first) * octets, int8[p]);
+            source.weights[p] = int8[p];
           }
-          multiply(multiply_pass<Unpacked<Weight>, false, kOctets, kBlocks>);
+          multiply(multiply_pass<Unpacked<Weight>, false, kOctets, kPanels>);
         } else {
-          multiply(multiply_pass<Weight, false, kOctets, kBlocks>);
+          multiply(multiply_pass<Weight, false, kOctets, kPanels>);
         }
       } else if (has_row_scales) {
-        multiply(multiply_pass<Weight, true, kOctets, kBlocks>);
+        multiply(multiply_pass<Weight, true, kOctets, kPanels>);
       } else {
-        multiply(multiply_pass<Weight, false, kOctets, kBlocks>);
+        multiply(multiply_pass<Weight, false, kOctets, kPanels>);
       }
       prefetch.next += prefetch.lines_per_segment * 64 * (last - first);
     }
@@ -414,13 +414,13 @@ void multiply_integer_blocks(const LinearTask& task, int64_t block) {
 
 template <class Weight, int kOctets>
 void multiply_segments(const LinearTask& task) {
-  int64_t block = task.first_block;
+  int64_t panel = task.first_panel;
   if (task.last_token - task.first_token > kMemoryBoundTokens) {
-    for (; block + kIntegerBlocks <= task.last_block; block += kIntegerBlocks) {
-      multiply_integer_blocks<Weight, kOctets, kIntegerBlocks>(task, block);
+    for (; panel + kIntegerPanels <= task.last_panel; panel += kIntegerPanels) {
+      multiply_integer_panels<Weight, kOctets, kIntegerPanels>(task, panel);
     }
   }
-  for (; block < task.last_block; ++block) multiply_integer_blocks<Weight, kOctets, 1>(task, block);
+  for (; panel < task.last_panel; ++panel) multiply_integer_panels<Weight, kOctets, 1>(task, panel);
 }
 
 template <class Weight>
@@ -493,7 +493,7 @@ void quantize_four_segments(const QuantizeTask& task, const float* x, int64_t se
 
 }  // namespace
 
-void quantize_row_avx512(const QuantizeTask& task) {
+void quantize_token_avx512(const QuantizeTask& task) {
   const PackedLayout& layout = *task.layout;
   const int64_t group_columns = layout.columns / layout.groups;
   int8_t* values = task.values;

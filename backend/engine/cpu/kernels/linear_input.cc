@@ -8,13 +8,13 @@
 namespace inflight::cpu {
 namespace {
 
-void (*quantize_row_kernel(Isa isa))(const QuantizeTask&) {
+void (*quantize_token_kernel(Isa isa))(const QuantizeTask&) {
 #if defined(__x86_64__)
-  if (isa >= Isa::kAvx512) return quantize_row_avx512;
-  if (isa == Isa::kAvx2) return quantize_row_avx2;
+  if (isa >= Isa::kAvx512) return quantize_token_avx512;
+  if (isa == Isa::kAvx2) return quantize_token_avx2;
 #endif
   (void)isa;
-  return quantize_row_portable;
+  return quantize_token_portable;
 }
 
 template <class T>
@@ -72,8 +72,8 @@ std::byte* LinearInput::begin_tiles(const PackedLayout& layout, Isa isa) {
 LinearTask LinearInput::task(const PackedMatrix& weight) const {
   LinearTask task{};
   task.layout = &weight.layout();
-  task.blocks = weight.blocks();
-  task.last_block = divide_up(weight.rows(), kBlockRows);
+  task.panels = weight.panels();
+  task.last_panel = divide_up(weight.rows(), kPanelRows);
   task.last_token = tokens_;
   task.x = rows_;
   task.x_stride = row_stride_;
@@ -90,7 +90,7 @@ void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision
   if (form_ == InputForm::kFloats) return;
   quantized_layout_ = layout;
   if (form_ == InputForm::kTiles) return grow(values_, round_up(tokens_, kAmxTileTokens) * 2 * columns_ / 64);
-  quantize_row_ = quantize_row_kernel(isa);
+  quantize_token_ = quantize_token_kernel(isa);
   const int64_t segments = layout.groups * layout.segments_per_group;
   grow(values_, divide_up(tokens_ * layout.packed_columns, 64));
   grow(scales_, tokens_ * segments);
@@ -98,22 +98,22 @@ void LinearInput::begin_quantize(const PackedLayout& layout, Precision precision
   grow(scaled_sums_, tokens_ * segments);
 }
 
-void LinearInput::quantize_row(int64_t row) {
-  const float* x = rows_ + row * row_stride_;
+void LinearInput::quantize_token(int64_t token) {
+  const float* x = rows_ + token * row_stride_;
   if (form_ == InputForm::kTiles) {
 #if defined(__x86_64__)
-    const int64_t tiles = row / kAmxTileTokens * kAmxTileTokens * 2 * columns_;
-    write_row_to_tiles_amx(x, columns_, values() + tiles + row % kAmxTileTokens * 2 * kAmxTileColumns);
+    const int64_t tiles = token / kAmxTileTokens * kAmxTileTokens * 2 * columns_;
+    write_token_to_tiles_amx(x, columns_, values() + tiles + token % kAmxTileTokens * 2 * kAmxTileColumns);
 #endif
     return;
   }
   const int64_t segments = quantized_layout_.groups * quantized_layout_.segments_per_group;
-  quantize_row_({.layout = &quantized_layout_,
-                 .x = x,
-                 .values = reinterpret_cast<int8_t*>(values()) + row * quantized_layout_.packed_columns,
-                 .scales = scales_.data() + row * segments,
-                 .sums = sums_.data() + row * segments,
-                 .scaled_sums = scaled_sums_.data() + row * segments});
+  quantize_token_({.layout = &quantized_layout_,
+                   .x = x,
+                   .values = reinterpret_cast<int8_t*>(values()) + token * quantized_layout_.packed_columns,
+                   .scales = scales_.data() + token * segments,
+                   .sums = sums_.data() + token * segments,
+                   .scaled_sums = scaled_sums_.data() + token * segments});
 }
 
 }  // namespace inflight::cpu

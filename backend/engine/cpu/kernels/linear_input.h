@@ -35,15 +35,15 @@ class LinearInput {
   // Makes the form that matrices of `layout` take, unless it is there or they have none.
   void quantize(const PackedLayout& layout, Precision precision, ThreadPool& pool, Isa isa);
 
-  // Calls write(row), which writes that row of what set() was given, for every row and makes the form that
-  // matrices of `layout` take, while it is at hand.
+  // Calls write(token), which writes that token's row of what set() was given, for every token and makes the form
+  // that matrices of `layout` take, while the row is at hand.
   template <class Write>
   void produce(const PackedLayout& layout, Precision precision, ThreadPool& pool, Isa isa, const Write& write) {
     begin_quantize(layout, precision, isa);
     const bool quantizes = form_ != InputForm::kFloats;
-    for_each_row(pool, tokens_, [&](int64_t row) {
-      write(row);
-      if (quantizes) quantize_row(row);
+    for_each_row(pool, tokens_, [&](int64_t token) {
+      write(token);
+      if (quantizes) quantize_token(token);
     });
   }
 
@@ -63,7 +63,7 @@ class LinearInput {
   std::byte* values() { return values_.data()->bytes; }
   bool is_quantized_for(const PackedLayout& layout, InputForm form) const;
   void begin_quantize(const PackedLayout& layout, Precision precision, Isa isa);
-  void quantize_row(int64_t row);
+  void quantize_token(int64_t token);
 
   const float* rows_ = nullptr;
   int64_t tokens_ = 0;
@@ -72,7 +72,7 @@ class LinearInput {
 
   InputForm form_ = InputForm::kFloats;
   PackedLayout quantized_layout_{};
-  void (*quantize_row_)(const QuantizeTask&) = nullptr;
+  void (*quantize_token_)(const QuantizeTask&) = nullptr;
   std::vector<CacheLine> values_;  // int8, or tiles
   std::vector<float> scales_;
   std::vector<int32_t> sums_;

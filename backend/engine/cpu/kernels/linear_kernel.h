@@ -8,12 +8,12 @@
 // defined in one file only: see packed_layout.h for why.
 namespace inflight::cpu {
 
-// One rectangle of an output: rows of the matrix in whole blocks, times tokens.
+// One rectangle of an output: rows of the matrix in whole panels, times tokens.
 struct LinearTask {
   const PackedLayout* layout;
-  const std::byte* blocks;  // any alignment
-  int64_t first_block;
-  int64_t last_block;  // excluded
+  const std::byte* panels;  // any alignment
+  int64_t first_panel;
+  int64_t last_panel;  // excluded
   int64_t first_token;
   int64_t last_token;  // excluded
 
@@ -22,7 +22,7 @@ struct LinearTask {
   const std::byte* x_tiles;      // linear_rounded_amx: bfloat16, [tokens / 16][columns / 32][16][32]
   const int8_t* quantized_x;     // integer types: [tokens, packed_columns], in [-127, 127]
   const float* segment_scales;   // [tokens, segments]: x is about scale * quantized_x
-  const int32_t* segment_sums;   // [tokens, segments] of quantized_x; what quantize_row of the same ISA made of them
+  const int32_t* segment_sums;   // [tokens, segments] of quantized_x, as quantize_token of the same ISA makes them
   const float* scaled_sums;      // [tokens, segments]: scale * sum
 
   float* y;  // [tokens, rows], rows y_stride apart
@@ -44,10 +44,10 @@ inline constexpr int64_t kAmxTileColumns = 32;
 inline constexpr int64_t kMaxAmxTaskTokens = 256;
 void linear_rounded_amx(const LinearTask& task);
 
-// Rounds one row of floats to bfloat16; `tiles` is where its first 32 columns lie in x_tiles.
-void write_row_to_tiles_amx(const float* x, int64_t columns, std::byte* tiles);
+// Rounds one token's floats to bfloat16; `tiles` is where its first 32 columns lie in x_tiles.
+void write_token_to_tiles_amx(const float* x, int64_t columns, std::byte* tiles);
 
-// Quantizes one row of `layout`.columns floats for a matrix of `layout`, writing packed_columns values
+// Quantizes one token's `layout`.columns floats for a matrix of `layout`, writing packed_columns values
 // and a scale and two sums a segment: scale = absmax / 127, value = x / scale rounded to nearest even.
 // A segment whose absmax is below kSmallestAbsmax becomes zeros; one with a NaN or an infinity gets a scale
 // that is not finite.
@@ -62,8 +62,8 @@ struct QuantizeTask {
   float* scaled_sums;
 };
 
-void quantize_row_portable(const QuantizeTask& task);
-void quantize_row_avx2(const QuantizeTask& task);
-void quantize_row_avx512(const QuantizeTask& task);
+void quantize_token_portable(const QuantizeTask& task);
+void quantize_token_avx2(const QuantizeTask& task);
+void quantize_token_avx512(const QuantizeTask& task);
 
 }  // namespace inflight::cpu
