@@ -125,9 +125,9 @@ TEST(attention_over_paged_keys_and_values) {
     const int32_t values_per_word = is_bfloat16 ? 2 : 1;
     // Every other head is of a size that a matrix unit takes.
     const int32_t head_size = round % 4 < 2 ? 32 * any(1, 4) : any(1, 35) * (is_bfloat16 ? 2 : any(1, 2));
-    const int32_t group_size = any(1, 7);
+    const int32_t heads_per_kv_head = any(1, 7);
     const int32_t tokens_per_block = values_per_word << any(0, 7);
-    const int32_t num_tokens = any(1, kMaxAttentionRows / group_size), first_position = any(0, 200);
+    const int32_t num_tokens = any(1, kMaxAttentionRows / heads_per_kv_head), first_position = any(0, 200);
     const int32_t window = any(0, 1) * any(1, 250), sink_tokens = any(0, 1) * any(1, 150);
     const int32_t length = first_position + num_tokens, num_blocks = (length + tokens_per_block - 1) / tokens_per_block;
 
@@ -163,7 +163,7 @@ TEST(attention_over_paged_keys_and_values) {
     for (int32_t i = 0; i < num_blocks; ++i) {
       if (i * tokens_per_block >= sink_tokens && (i + 1) * tokens_per_block <= least_visible) block_ids[i] = -(1 << 20);
     }
-    const int64_t stride = group_size * head_size + 3;
+    const int64_t stride = heads_per_kv_head * head_size + 3;
     const std::vector<float> queries = random_floats(num_tokens * stride, generator, 3);
     for (const Isa isa : isas()) {
       // Its dot products round queries and weights as well; scores grow with the head.
@@ -175,7 +175,7 @@ TEST(attention_over_paged_keys_and_values) {
                                  .query_stride = stride,
                                  .output_stride = stride,
                                  .num_tokens = num_tokens,
-                                 .group_size = group_size,
+                                 .heads_per_kv_head = heads_per_kv_head,
                                  .head_size = head_size,
                                  .first_position = first_position,
                                  .window = window,
@@ -188,7 +188,7 @@ TEST(attention_over_paged_keys_and_values) {
                                  .tokens_per_block = tokens_per_block,
                                  .scratch = scratch.data()});
       for (int32_t token = 0; token < num_tokens; ++token) {
-        for (int32_t head = 0; head < group_size; ++head) {
+        for (int32_t head = 0; head < heads_per_kv_head; ++head) {
           const float* query = queries.data() + token * stride + head * head_size;
           const int32_t position = first_position + token;
           const int32_t first = window > 0 ? std::max(0, position - window + 1) : 0;
@@ -212,8 +212,8 @@ TEST(attention_over_paged_keys_and_values) {
 
 TEST(a_token_attends_alike_alone_and_beside_others) {
   std::mt19937 generator(6);
-  constexpr int32_t kHeadSize = 64, kGroupSize = 3, kTokens = 20, kTokensPerBlock = 32, kBlocks = 6;
-  constexpr int64_t kStride = kGroupSize * kHeadSize;
+  constexpr int32_t kHeadSize = 64, kHeadsPerKvHead = 3, kTokens = 20, kTokensPerBlock = 32, kBlocks = 6;
+  constexpr int64_t kStride = kHeadsPerKvHead * kHeadSize;
   for (const bool is_bfloat16 : {false, true}) {
     const int64_t block_stride = int64_t(2) * kHeadSize * kTokensPerBlock / (is_bfloat16 ? 2 : 1);
     std::vector<float> cache = random_floats(block_stride * kBlocks, generator);
@@ -232,7 +232,7 @@ TEST(a_token_attends_alike_alone_and_beside_others) {
                                    .query_stride = kStride,
                                    .output_stride = kStride,
                                    .num_tokens = count,
-                                   .group_size = kGroupSize,
+                                   .heads_per_kv_head = kHeadsPerKvHead,
                                    .head_size = kHeadSize,
                                    .first_position = first_position + first,
                                    .window = window,

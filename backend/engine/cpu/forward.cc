@@ -204,7 +204,7 @@ void ForwardPass::attend(int32_t layer, const Slice& slice) {
         .query_stride = config_.qkv_size(),
         .output_stride = config_.attention_size(),
         .num_tokens = task.num_tokens,
-        .group_size = group_size_,
+        .heads_per_kv_head = group_size_,
         .head_size = config_.head_size,
         .first_position = task.sequence->past_length + task.first_row - task.sequence->first_row,
         .window = windows_.layers[layer],

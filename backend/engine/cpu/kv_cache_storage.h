@@ -16,9 +16,9 @@ struct KvCacheShape {
   bool is_bfloat16 = false;  // or float32; then tokens_per_block and head_size are even
 
   // 32-bit words of one block's keys (or values) of one head.
-  size_t tile_size() const { return size_t(head_size) * tokens_per_block / (is_bfloat16 ? 2 : 1); }
+  size_t head_block_words() const { return size_t(head_size) * tokens_per_block / (is_bfloat16 ? 2 : 1); }
   int64_t bytes_per_block() const {
-    return int64_t(2 * sizeof(float)) * num_layers * num_kv_heads * static_cast<int64_t>(tile_size());
+    return int64_t(2 * sizeof(float)) * num_layers * num_kv_heads * static_cast<int64_t>(head_block_words());
   }
 };
 
@@ -34,13 +34,17 @@ class KvCacheStorage {
 
   const KvCacheShape& shape() const { return shape_; }
   int32_t num_blocks() const { return num_blocks_; }
-  float* keys(int32_t layer, int32_t block, int32_t kv_head) const { return tile(layer, block, kv_head); }
+  float* keys(int32_t layer, int32_t block, int32_t kv_head) const {
+    return layers_[layer].data() + block * block_stride() + kv_head * 2 * shape_.head_block_words();
+  }
   float* values(int32_t layer, int32_t block, int32_t kv_head) const {
-    return tile(layer, block, kv_head) + shape_.tile_size();
+    return keys(layer, block, kv_head) + shape_.head_block_words();
   }
 
   // Words from a block to the next in one layer.
-  int64_t block_stride() const { return int64_t(2) * shape_.num_kv_heads * static_cast<int64_t>(shape_.tile_size()); }
+  int64_t block_stride() const {
+    return int64_t(2) * shape_.num_kv_heads * static_cast<int64_t>(shape_.head_block_words());
+  }
 
   // Writes one token's keys and values, each [num_kv_heads, head_size], to position `offset` of a block: of a cache of
   // float32, and of one of bfloat16.
@@ -50,13 +54,9 @@ class KvCacheStorage {
   void copy_block(int32_t source, int32_t destination) const;
 
  private:
-  float* tile(int32_t layer, int32_t block, int32_t kv_head) const {
-    return layers_[layer].data() + block * block_stride() + kv_head * 2 * shape_.tile_size();
-  }
-
   KvCacheShape shape_;
   int32_t num_blocks_;
-  std::vector<Buffer<float>> layers_;  // each [num_blocks, num_kv_heads, keys|values, tile_size]
+  std::vector<Buffer<float>> layers_;  // each [num_blocks, num_kv_heads, keys|values, head_block_words]
 };
 
 }  // namespace inflight::cpu

@@ -140,8 +140,8 @@ void multiply_add_tile(const float* a, int64_t a_stride, const float* const* b, 
   }
 }
 
-using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t,
-                      int64_t);
+using TileFunction = void (*)(const float*, int64_t, const float* const*, int64_t, const float* const*, float*, int64_t,
+                              int64_t);
 
 #if defined(__AVX512F__)
 #define INFLIGHT_TILES(ROWS)                                                                     \
@@ -154,8 +154,8 @@ using Tile = void (*)(const float*, int64_t, const float* const*, int64_t, const
 
 // By rows - 1 and vectors - 1.
 template <class Cache, bool PREFETCHES>
-constexpr Tile kTiles[kMaxRows][kMaxVectors] = {INFLIGHT_TILES(1), INFLIGHT_TILES(2), INFLIGHT_TILES(3),
-                                                INFLIGHT_TILES(4), INFLIGHT_TILES(5), INFLIGHT_TILES(6)};
+constexpr TileFunction kTiles[kMaxRows][kMaxVectors] = {INFLIGHT_TILES(1), INFLIGHT_TILES(2), INFLIGHT_TILES(3),
+                                                        INFLIGHT_TILES(4), INFLIGHT_TILES(5), INFLIGHT_TILES(6)};
 
 // c += a · b for a [rows, depth], b [depth, vectors * kLanes]. `ahead` as above; null prefetches nothing.
 template <class Cache>
@@ -202,26 +202,26 @@ void scale_row(const float* x, float factor, int64_t size, float* y) {
   for (; i < size; ++i) y[i] = x[i] * factor;
 }
 
-// One row's running softmax (arXiv:1805.02867).
-struct RowState {
+// One query's running softmax (arXiv:1805.02867).
+struct QueryState {
   float maximum;
   float sum;
 };
 
-// The same as online_softmax() for a chunk that is seen whole, as most are.
-float online_softmax_of_all(float* scores, RowState& state) {
-  constexpr int kVectors = kAttentionChunk / kLanes;
-  Vector chunk[kVectors];
-  for (int v = 0; v < kVectors; ++v) chunk[v] = load(scores + v * kLanes);
-  Vector largest = chunk[0];
-  for (int v = 1; v < kVectors; ++v) largest = maximum(largest, chunk[v]);
-  const float chunk_maximum = maximum(largest);
-  const bool grows = chunk_maximum > state.maximum;
-  const float new_maximum = grows ? chunk_maximum : state.maximum;
+// The same as online_softmax() for a tile that is seen whole, as most are.
+float online_softmax_of_all(float* scores, QueryState& state) {
+  constexpr int kVectors = kKeysPerTile / kLanes;
+  Vector tile[kVectors];
+  for (int v = 0; v < kVectors; ++v) tile[v] = load(scores + v * kLanes);
+  Vector largest = tile[0];
+  for (int v = 1; v < kVectors; ++v) largest = maximum(largest, tile[v]);
+  const float tile_maximum = maximum(largest);
+  const bool grows = tile_maximum > state.maximum;
+  const float new_maximum = grows ? tile_maximum : state.maximum;
 
   Vector total = {};
   for (int v = 0; v < kVectors; ++v) {
-    const Vector weights = exp(chunk[v] - new_maximum);
+    const Vector weights = exp(tile[v] - new_maximum);
     total += weights;
     store(scores + v * kLanes, weights);
   }
@@ -231,10 +231,10 @@ float online_softmax_of_all(float* scores, RowState& state) {
   return shrink;
 }
 
-// Replaces the scores in [begin, end) by e^(score - maximum) and the others of the chunk by 0, and
+// Replaces the scores in [begin, end) by e^(score - maximum) and the others of the tile by 0, and
 // returns the factor by which what was summed up before shrinks.
-float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state) {
-  if (begin == 0 && end == kAttentionChunk) return online_softmax_of_all(scores, state);
+float online_softmax(float* scores, int32_t begin, int32_t end, QueryState& state) {
+  if (begin == 0 && end == kKeysPerTile) return online_softmax_of_all(scores, state);
   const Vector minus_infinity = broadcast(-__builtin_inff());
   const int32_t first = begin / kLanes * kLanes;
   const auto inside = [&](int32_t i) {
@@ -246,8 +246,8 @@ float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state)
   for (int32_t i = first; i < end; i += kLanes) {
     largest = maximum(largest, inside(i) ? load(scores + i) : minus_infinity);
   }
-  const float chunk_maximum = maximum(largest);
-  const float new_maximum = chunk_maximum > state.maximum ? chunk_maximum : state.maximum;
+  const float tile_maximum = maximum(largest);
+  const float new_maximum = tile_maximum > state.maximum ? tile_maximum : state.maximum;
 
   Vector total = {};
   for (int32_t i = 0; i < first; i += kLanes) store(scores + i, Vector{});
@@ -257,7 +257,7 @@ float online_softmax(float* scores, int32_t begin, int32_t end, RowState& state)
     total += weights;
     store(scores + i, weights);
   }
-  for (; i < kAttentionChunk; i += kLanes) store(scores + i, Vector{});
+  for (; i < kKeysPerTile; i += kLanes) store(scores + i, Vector{});
 
   const float shrink = state.sum == 0 ? 0 : exp(broadcast(state.maximum - new_maximum))[0];
   state.sum = state.sum * shrink + sum(total);
@@ -269,9 +269,9 @@ void fill_zero(float* x, int64_t size) {
   for (int64_t i = 0; i < size; ++i) x[i] = 0;
 }
 
-// The chunk's keys that some row sees: positions [position + begin, position + end). Of sink tokens each row sees all
+// The keys of a tile that some row sees: positions [position + begin, position + end). Of sink tokens each row sees all
 // up to its own position, of others those in its window.
-struct Chunk {
+struct KeyTile {
   int32_t position;
   int32_t begin;
   int32_t end;
@@ -282,72 +282,72 @@ struct Chunk {
 struct BlockPart {
   const float* keys;    // words, [head_size / kDepth, ...] at the first of its keys
   const float* values;  // words, [..., head_size] at the one with the first of its values
-  int32_t begin;        // in the chunk
+  int32_t begin;        // in the tile
   int32_t end;
 };
 
 template <class Cache>
-BlockPart block_part(const AttentionTile& tile, const Chunk& chunk, int32_t begin) {
-  const int32_t position = chunk.position + begin;
-  const int32_t offset = position & (tile.tokens_per_block - 1);
-  const float* keys = tile.cache + tile.block_ids[position / tile.tokens_per_block] * tile.block_stride;
-  const float* values = keys + int64_t(tile.head_size / Cache::kDepth) * tile.tokens_per_block;
-  const int32_t left = tile.tokens_per_block - offset;
-  const int32_t end = chunk.end - begin < left ? chunk.end : begin + left;
-  return {keys + offset, values + int64_t(offset / Cache::kDepth) * tile.head_size, begin, end};
+BlockPart block_part(const AttentionTask& task, const KeyTile& tile, int32_t begin) {
+  const int32_t position = tile.position + begin;
+  const int32_t offset = position & (task.tokens_per_block - 1);
+  const float* keys = task.cache + task.block_ids[position / task.tokens_per_block] * task.block_stride;
+  const float* values = keys + int64_t(task.head_size / Cache::kDepth) * task.tokens_per_block;
+  const int32_t left = task.tokens_per_block - offset;
+  const int32_t end = tile.end - begin < left ? tile.end : begin + left;
+  return {keys + offset, values + int64_t(offset / Cache::kDepth) * task.head_size, begin, end};
 }
 
 // The first position in a token's window.
-int32_t first_visible(const AttentionTile& tile, int32_t position) {
-  return tile.window > 0 && position >= tile.window ? position - tile.window + 1 : 0;
+int32_t first_visible(const AttentionTask& task, int32_t position) {
+  return task.window > 0 && position >= task.window ? position - task.window + 1 : 0;
 }
 
-// The tile's rows, one for each token and head, in its scratch memory. There they are followed by rows of anything, so
-// that they fill row_tiles tiles of the matrix unit.
-struct Rows {
+// The task's rows of queries, one for each token and head, in its scratch memory. There they are followed by rows of
+// anything, so that they fill row_tiles tiles of the matrix unit.
+struct QueryRows {
   int32_t count;
   int32_t row_tiles;
   int32_t rows_per_tile;
-  float* queries;    // [count, head_size], scaled
-  float* sums;       // [count, head_size]: values, weighted by e^(score - maximum)
-  float* scores;     // [count, kAttentionChunk], and then weights
-  RowState* states;  // [count]
-  float* edge;       // [kAttentionEdgeWords, head_size] words
+  float* queries;      // [count, head_size], scaled
+  float* sums;         // [count, head_size]: values, weighted by e^(score - maximum)
+  float* scores;       // [count, kKeysPerTile], and then weights
+  QueryState* states;  // [count]
+  float* edge;         // [kAttentionEdgeWords, head_size] words
 };
 
 template <class Cache>
-Rows begin_rows(const AttentionTile& tile) {
-  const int32_t count = tile.num_tokens * tile.group_size;
+QueryRows begin_rows(const AttentionTask& task) {
+  const int32_t count = task.num_tokens * task.heads_per_kv_head;
   const int32_t row_tiles = (count + kAttentionTileRows - 1) / kAttentionTileRows;
   const int32_t rows_per_tile = (count + row_tiles - 1) / row_tiles;
-  const int64_t padded = int64_t(row_tiles) * rows_per_tile, size = padded * tile.head_size;
-  float* scores = tile.scratch + 2 * size;
-  float* edge = scores + padded * kAttentionChunk;
-  float* states = edge + int64_t(kAttentionEdgeWords) * tile.head_size;
-  const Rows rows = {
-      count, row_tiles, rows_per_tile, tile.scratch, tile.scratch + size, scores, reinterpret_cast<RowState*>(states),
+  const int64_t padded = int64_t(row_tiles) * rows_per_tile, size = padded * task.head_size;
+  float* scores = task.scratch + 2 * size;
+  float* edge = scores + padded * kKeysPerTile;
+  float* states = edge + int64_t(kAttentionEdgeWords) * task.head_size;
+  const QueryRows rows = {
+      count, row_tiles, rows_per_tile, task.scratch, task.scratch + size, scores, reinterpret_cast<QueryState*>(states),
       edge};
   for (int32_t row = 0; row < count; ++row) {
-    const int32_t token = row / tile.group_size, head = row % tile.group_size;
-    scale_row(tile.queries + token * tile.query_stride + int64_t(head) * tile.head_size, tile.scale, tile.head_size,
-              rows.queries + int64_t(row) * tile.head_size);
-    Cache::prepare(rows.queries + int64_t(row) * tile.head_size, tile.head_size);
+    const int32_t token = row / task.heads_per_kv_head, head = row % task.heads_per_kv_head;
+    scale_row(task.queries + token * task.query_stride + int64_t(head) * task.head_size, task.scale, task.head_size,
+              rows.queries + int64_t(row) * task.head_size);
+    Cache::prepare(rows.queries + int64_t(row) * task.head_size, task.head_size);
     rows.states[row] = {-__builtin_inff(), 0};
   }
-  fill_zero(rows.sums, int64_t(count) * tile.head_size);
+  fill_zero(rows.sums, int64_t(count) * task.head_size);
   return rows;
 }
 
-// Scores of all rows with the chunk's keys; whole vectors of them where blocks hold such, so that scores
+// Scores of all rows with the tile's keys; whole vectors of them where blocks hold such, so that scores
 // outside [begin, end) are anything.
 template <class Cache>
-void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
-  if constexpr (!Cache::kHasTiles) fill_zero(rows.scores, int64_t(rows.count) * kAttentionChunk);
-  if (tile.tokens_per_block >= kLanes) {
-    const int32_t first = chunk.begin / kLanes, last = (chunk.end + kLanes - 1) / kLanes;
-    const float *keys[kAttentionChunk / kLanes], *values[kAttentionChunk / kLanes];
+void score(const AttentionTask& task, const KeyTile& tile, const QueryRows& rows) {
+  if constexpr (!Cache::kHasTiles) fill_zero(rows.scores, int64_t(rows.count) * kKeysPerTile);
+  if (task.tokens_per_block >= kLanes) {
+    const int32_t first = tile.begin / kLanes, last = (tile.end + kLanes - 1) / kLanes;
+    const float *keys[kKeysPerTile / kLanes], *values[kKeysPerTile / kLanes];
     for (int32_t v = first; v < last; ++v) {
-      const BlockPart part = block_part<Cache>(tile, chunk, v * kLanes);
+      const BlockPart part = block_part<Cache>(task, tile, v * kLanes);
       keys[v - first] = part.keys;
       values[v - first] = part.values;
     }
@@ -356,65 +356,65 @@ void score(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
 #if defined(__AMX_BF16__)
     if constexpr (Cache::kHasTiles) {
       return multiply({.a = rows.queries,
-                       .a_stride = tile.head_size,
+                       .a_stride = task.head_size,
                        .b = keys,
-                       .b_stride = tile.tokens_per_block,
+                       .b_stride = task.tokens_per_block,
                        .c = rows.scores + first * kLanes,
-                       .c_stride = kAttentionChunk,
+                       .c_stride = kKeysPerTile,
                        .row_tiles = rows.row_tiles,
                        .rows_per_tile = rows.rows_per_tile,
                        .vectors = last - first,
-                       .depth = tile.head_size / Cache::kDepth,
+                       .depth = task.head_size / Cache::kDepth,
                        .ahead = ahead});
     }
 #endif
-    multiply_add_vectors<Cache>(rows.queries, tile.head_size, keys, tile.tokens_per_block, ahead,
-                                rows.scores + first * kLanes, kAttentionChunk, rows.count, last - first,
-                                tile.head_size / Cache::kDepth);
+    multiply_add_vectors<Cache>(rows.queries, task.head_size, keys, task.tokens_per_block, ahead,
+                                rows.scores + first * kLanes, kKeysPerTile, rows.count, last - first,
+                                task.head_size / Cache::kDepth);
     return;
   }
-  for (int32_t begin = chunk.begin; begin < chunk.end;) {
-    const BlockPart part = block_part<Cache>(tile, chunk, begin);
-    multiply_add<Cache>(rows.queries, tile.head_size, part.keys, tile.tokens_per_block, rows.scores + part.begin,
-                        kAttentionChunk, rows.count, part.end - part.begin, tile.head_size / Cache::kDepth);
+  for (int32_t begin = tile.begin; begin < tile.end;) {
+    const BlockPart part = block_part<Cache>(task, tile, begin);
+    multiply_add<Cache>(rows.queries, task.head_size, part.keys, task.tokens_per_block, rows.scores + part.begin,
+                        kKeysPerTile, rows.count, part.end - part.begin, task.head_size / Cache::kDepth);
     begin = part.end;
   }
 }
 
 // Turns scores into weights, 0 for what a row does not see, and shrinks the sums to match.
 template <class Cache>
-void weigh(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+void weigh(const AttentionTask& task, const KeyTile& tile, const QueryRows& rows) {
   for (int32_t row = 0; row < rows.count; ++row) {
-    float* scores = rows.scores + int64_t(row) * kAttentionChunk;
-    const int32_t position = tile.first_position + row / tile.group_size;
-    const int32_t first = chunk.is_sink ? 0 : first_visible(tile, position) - chunk.position;
-    const int32_t last = position - chunk.position;
-    const int32_t begin = first > chunk.begin ? first : chunk.begin, end = last < chunk.end ? last + 1 : chunk.end;
+    float* scores = rows.scores + int64_t(row) * kKeysPerTile;
+    const int32_t position = task.first_position + row / task.heads_per_kv_head;
+    const int32_t first = tile.is_sink ? 0 : first_visible(task, position) - tile.position;
+    const int32_t last = position - tile.position;
+    const int32_t begin = first > tile.begin ? first : tile.begin, end = last < tile.end ? last + 1 : tile.end;
     if (begin >= end) {
-      fill_zero(scores, kAttentionChunk);
+      fill_zero(scores, kKeysPerTile);
       continue;
     }
     const float shrink = online_softmax(scores, begin, end, rows.states[row]);
-    float* sums = rows.sums + int64_t(row) * tile.head_size;
-    if (shrink != 1) scale_row(sums, shrink, tile.head_size, sums);
-    Cache::prepare(scores, kAttentionChunk);
+    float* sums = rows.sums + int64_t(row) * task.head_size;
+    if (shrink != 1) scale_row(sums, shrink, task.head_size, sums);
+    Cache::prepare(scores, kKeysPerTile);
   }
 }
 
 template <class Cache>
-void add_values(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
-  for (int32_t begin = chunk.begin; begin < chunk.end;) {
-    const BlockPart part = block_part<Cache>(tile, chunk, begin);
+void add_values(const AttentionTask& task, const KeyTile& tile, const QueryRows& rows) {
+  for (int32_t begin = tile.begin; begin < tile.end;) {
+    const BlockPart part = block_part<Cache>(task, tile, begin);
     const int32_t first = part.begin / Cache::kDepth, last = part.end / Cache::kDepth;
     // Weights in front of `begin` are 0, and those values are a token's; behind `end` they may be anything.
-    multiply_add<Cache>(Cache::weights(rows.scores, first), kAttentionChunk, part.values, tile.head_size, rows.sums,
-                        tile.head_size, rows.count, tile.head_size, last - first);
+    multiply_add<Cache>(Cache::weights(rows.scores, first), kKeysPerTile, part.values, task.head_size, rows.sums,
+                        task.head_size, rows.count, task.head_size, last - first);
     if constexpr (Cache::kDepth > 1) {
       if (part.end % Cache::kDepth != 0) {
-        const float* words = part.values + int64_t(last - first) * tile.head_size;
-        for (int32_t i = 0; i < tile.head_size; ++i) rows.edge[i] = Cache::without_high(words[i]);
-        multiply_add<Cache>(Cache::weights(rows.scores, last), kAttentionChunk, rows.edge, tile.head_size, rows.sums,
-                            tile.head_size, rows.count, tile.head_size, 1);
+        const float* words = part.values + int64_t(last - first) * task.head_size;
+        for (int32_t i = 0; i < task.head_size; ++i) rows.edge[i] = Cache::without_high(words[i]);
+        multiply_add<Cache>(Cache::weights(rows.scores, last), kKeysPerTile, rows.edge, task.head_size, rows.sums,
+                            task.head_size, rows.count, task.head_size, 1);
       }
     }
     begin = part.end;
@@ -436,21 +436,22 @@ const float* values_at_edge(const float* words, int32_t count, int32_t head_size
   return edge;
 }
 
-// In steps of a tile's depth from the chunk's begin, so that a row's sums do not depend on where the chunk ends.
-void add_values_in_tiles(const AttentionTile& tile, const Chunk& chunk, const Rows& rows) {
+// Goes on by the depth of the matrix unit's tiles from the key tile's begin, so that a row's sums do not depend on
+// where that ends.
+void add_values_in_tiles(const AttentionTask& task, const KeyTile& tile, const QueryRows& rows) {
   constexpr int32_t kTokens = 2 * kWordsPerTile;
-  for (int32_t begin = chunk.begin / kTokens * kTokens; begin < chunk.end; begin += kTokens) {
-    const float* values = block_part<BFloat16Cache>(tile, chunk, begin).values;
-    if (chunk.end - begin < kTokens) values = values_at_edge(values, chunk.end - begin, tile.head_size, rows.edge);
+  for (int32_t begin = tile.begin / kTokens * kTokens; begin < tile.end; begin += kTokens) {
+    const float* values = block_part<BFloat16Cache>(task, tile, begin).values;
+    if (tile.end - begin < kTokens) values = values_at_edge(values, tile.end - begin, task.head_size, rows.edge);
     const float* columns[kMaxTileHeadSize / kLanes];
-    const int32_t vectors = tile.head_size / kLanes;
+    const int32_t vectors = task.head_size / kLanes;
     for (int32_t v = 0; v < vectors; ++v) columns[v] = values + v * kLanes;
     multiply({.a = rows.scores + begin / 2,
-              .a_stride = kAttentionChunk,
+              .a_stride = kKeysPerTile,
               .b = columns,
-              .b_stride = tile.head_size,
+              .b_stride = task.head_size,
               .c = rows.sums,
-              .c_stride = tile.head_size,
+              .c_stride = task.head_size,
               .row_tiles = rows.row_tiles,
               .rows_per_tile = rows.rows_per_tile,
               .vectors = vectors,
@@ -460,58 +461,57 @@ void add_values_in_tiles(const AttentionTile& tile, const Chunk& chunk, const Ro
 }
 #endif
 
-void end_rows(const AttentionTile& tile, const Rows& rows) {
+void end_rows(const AttentionTask& task, const QueryRows& rows) {
   for (int32_t row = 0; row < rows.count; ++row) {
-    const int32_t token = row / tile.group_size, head = row % tile.group_size;
-    scale_row(rows.sums + int64_t(row) * tile.head_size, 1 / rows.states[row].sum, tile.head_size,
-              tile.output + token * tile.output_stride + int64_t(head) * tile.head_size);
+    const int32_t token = row / task.heads_per_kv_head, head = row % task.heads_per_kv_head;
+    scale_row(rows.sums + int64_t(row) * task.head_size, 1 / rows.states[row].sum, task.head_size,
+              task.output + token * task.output_stride + int64_t(head) * task.head_size);
   }
 }
 
 // All rows over the keys at positions [first_key, keys_end).
 template <class Cache>
-void attend(const AttentionTile& tile, const Rows& rows, int32_t first_key, int32_t keys_end, bool is_sink) {
-  for (int32_t position = first_key / kAttentionChunk * kAttentionChunk; position < keys_end;
-       position += kAttentionChunk) {
+void attend(const AttentionTask& task, const QueryRows& rows, int32_t first_key, int32_t keys_end, bool is_sink) {
+  for (int32_t position = first_key / kKeysPerTile * kKeysPerTile; position < keys_end; position += kKeysPerTile) {
     const int32_t left = keys_end - position;
-    const Chunk chunk = {position, first_key > position ? first_key - position : 0,
-                         left < kAttentionChunk ? left : kAttentionChunk, is_sink};
-    score<Cache>(tile, chunk, rows);
-    weigh<Cache>(tile, chunk, rows);
+    const KeyTile tile = {position, first_key > position ? first_key - position : 0,
+                          left < kKeysPerTile ? left : kKeysPerTile, is_sink};
+    score<Cache>(task, tile, rows);
+    weigh<Cache>(task, tile, rows);
 #if defined(__AMX_BF16__)
     if constexpr (Cache::kHasTiles) {
-      add_values_in_tiles(tile, chunk, rows);
+      add_values_in_tiles(task, tile, rows);
       continue;
     }
 #endif
-    add_values<Cache>(tile, chunk, rows);
+    add_values<Cache>(task, tile, rows);
   }
 }
 
 template <class Cache>
-void attend_to_cache(const AttentionTile& tile) {
-  const Rows rows = begin_rows<Cache>(tile);
+void attend_to_cache(const AttentionTask& task) {
+  const QueryRows rows = begin_rows<Cache>(task);
   const typename Cache::Unit unit(rows.rows_per_tile);
-  const int32_t keys_end = tile.first_position + tile.num_tokens;
-  const int32_t sinks = tile.window == 0 ? 0 : tile.sink_tokens < keys_end ? tile.sink_tokens : keys_end;
-  const int32_t first_key = first_visible(tile, tile.first_position);
-  attend<Cache>(tile, rows, 0, sinks, /*is_sink=*/true);
-  attend<Cache>(tile, rows, first_key > sinks ? first_key : sinks, keys_end, /*is_sink=*/false);
-  end_rows(tile, rows);
+  const int32_t keys_end = task.first_position + task.num_tokens;
+  const int32_t sinks = task.window == 0 ? 0 : task.sink_tokens < keys_end ? task.sink_tokens : keys_end;
+  const int32_t first_key = first_visible(task, task.first_position);
+  attend<Cache>(task, rows, 0, sinks, /*is_sink=*/true);
+  attend<Cache>(task, rows, first_key > sinks ? first_key : sinks, keys_end, /*is_sink=*/false);
+  end_rows(task, rows);
 }
 
 }  // namespace
 
-void attention(const AttentionTile& tile) {
+void attention(const AttentionTask& task) {
 #if defined(__AMX_BF16__)
-  const bool fits_tiles = tile.head_size % (2 * kWordsPerTile) == 0 && tile.head_size <= kMaxTileHeadSize &&
-                          tile.tokens_per_block >= 2 * kWordsPerTile;
-  if (tile.is_bfloat16 && fits_tiles) return attend_to_cache<BFloat16Tiles>(tile);
+  const bool fits_tiles = task.head_size % (2 * kWordsPerTile) == 0 && task.head_size <= kMaxTileHeadSize &&
+                          task.tokens_per_block >= 2 * kWordsPerTile;
+  if (task.is_bfloat16 && fits_tiles) return attend_to_cache<BFloat16Tiles>(task);
 #endif
-  if (tile.is_bfloat16) {
-    attend_to_cache<BFloat16Cache>(tile);
+  if (task.is_bfloat16) {
+    attend_to_cache<BFloat16Cache>(task);
   } else {
-    attend_to_cache<Float32Cache>(tile);
+    attend_to_cache<Float32Cache>(task);
   }
 }
 
