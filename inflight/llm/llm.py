@@ -90,10 +90,10 @@ class LLM:
             raise in_words_of_llm(error) from None
         tokenizer_dir = self.engine_dir / "tokenizer"
         self.tokenizer = Tokenizer(tokenizer_dir)
-        draft_dir = None
+        draft_engine_dir = None
         if serving.draft_model is not None:
-            draft_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache, progress)
-        self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_dir))
+            draft_engine_dir = draft_engine_directory(serving.draft_model, self.engine_dir, cache, progress)
+        self._manager = _native.BatchManager(self.engine_dir, **serving.native_options(tokenizer_dir, draft_engine_dir))
         self._info = self._manager.info
         self._process = os.getpid()
         self._closed = False

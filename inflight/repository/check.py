@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from inflight.engine.draft_check import draft_misfits
+from inflight.engine.draft_engine_check import draft_engine_misfits
 from inflight.engine.tokenizer_check import foreign_tokenizers
 from inflight.errors import InflightError
 from inflight.repository.engine_values import engine_limit
@@ -82,7 +82,7 @@ def check_repository(path: str | Path) -> None:
     )
     _raise(problem for group in _groups(models) for problem in _bad_batch_sizes(group))
     _raise(problem for model in models.values() if model.generates for problem in _beyond_engine(model))
-    _raise(problem for model in models.values() if model.generates for problem in _unfit_drafts(model))
+    _raise(problem for model in models.values() if model.generates for problem in _unfit_draft_engine(model))
     _raise(_foreign_tokenizers(models))
 
 
@@ -203,9 +203,9 @@ def _unserved_values(model: _Model) -> Iterator[str]:
         )
 
 
-def _unfit_drafts(model: _Model) -> Iterator[str]:
-    if draft := model.parameter(_DRAFT_ENGINE):
-        for misfit in draft_misfits(model.engine, draft):
+def _unfit_draft_engine(model: _Model) -> Iterator[str]:
+    if draft_engine := model.parameter(_DRAFT_ENGINE):
+        for misfit in draft_engine_misfits(model.engine, draft_engine):
             yield f"{model.file}: parameter {_DRAFT_ENGINE} (${{{_DRAFT_ENGINE}}}): {misfit}"
 
 

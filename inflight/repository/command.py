@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    overrides = dict(_parse_override(text) for text in options.overrides) | _draft_values(options)
+    overrides = dict(_parse_override(text) for text in options.overrides) | _draft_engine_values(options)
     if options.llmapi and options.old_repository is not None:
         raise InflightError("--llmapi takes no values --from an old repository, which has five models")
     if options.llmapi:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"next: inflight serve {shlex.quote(str(options.out))}")
 
 
-def _draft_values(options: argparse.Namespace) -> dict[str, object]:
+def _draft_engine_values(options: argparse.Namespace) -> dict[str, object]:
     """The template variables of --draft-engine and --num-draft-tokens."""
     values: dict[str, object] = {}
     if options.draft_engine is not None:

@@ -89,9 +89,9 @@ def test_a_draft_model_that_is_no_engine_is_built_for_its_target(open_llm, llm, 
     ],
 )
 def test_a_draft_engine_that_does_not_fit_is_refused(open_llm, tiny_engine, name, limits, message):
-    draft = tiny_engine(name, **{"max_batch_size": 8, "max_num_tokens": 64} | limits)
-    speculative_config = {"method": "draft_model", "model": draft, "num_speculative_tokens": 2}
-    with pytest.raises(InflightError, match=f"model of speculative_config: the draft engine {draft}.*{message}"):
+    draft_engine = tiny_engine(name, **{"max_batch_size": 8, "max_num_tokens": 64} | limits)
+    speculative_config = {"method": "draft_model", "model": draft_engine, "num_speculative_tokens": 2}
+    with pytest.raises(InflightError, match=f"model of speculative_config: the draft engine {draft_engine}.*{message}"):
         open_llm(speculative_config=speculative_config)
 
 

@@ -256,23 +256,23 @@ def test_every_engine_of_a_repository_has_its_own_tokenizer(repository, other_to
     ],
 )
 def test_a_draft_engine_that_does_not_fit_is_refused(engine, tmp_path, limits, message):
-    draft = write_engine(tmp_path / "draft", **limits)
-    message = message.replace("DRAFT", str(draft)).replace("ENGINE", str(engine))
+    draft_engine = write_engine(tmp_path / "draft", **limits)
+    message = message.replace("DRAFT", str(draft_engine)).replace("ENGINE", str(engine))
     variable = "tensorrt_llm/config.pbtxt: parameter draft_engine_dir (${draft_engine_dir}): "
     with pytest.raises(InflightError, match=f"{re.escape(variable)}.*{re.escape(message)}"):
-        generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft)
+        generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft_engine)
 
 
 def test_a_draft_engine_must_have_the_tokenizer_of_its_target(engine, tmp_path, other_tokenizer):
-    draft = write_engine(tmp_path / "draft")
-    repository = generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft)
-    shutil.rmtree(draft / "tokenizer")
+    draft_engine = write_engine(tmp_path / "draft")
+    repository = generate_repository(engine, tmp_path / "repository", draft_engine_dir=draft_engine)
+    shutil.rmtree(draft_engine / "tokenizer")
     check_repository(repository)
-    shutil.copytree(other_tokenizer, draft / "tokenizer")
+    shutil.copytree(other_tokenizer, draft_engine / "tokenizer")
     assert_refused(
         repository,
         "tensorrt_llm/config.pbtxt: parameter draft_engine_dir (${draft_engine_dir})",
-        f"the tokenizers of the draft engine {draft} and of {engine} differ",
+        f"the tokenizers of the draft engine {draft_engine} and of {engine} differ",
         "the first that differs, '<extra>'",
     )
 

@@ -86,9 +86,9 @@ def test_an_engine_takes_the_place_of_a_draft_model(old, engine, tmp_path, capsy
     command = ["repo", str(engine), "--from", str(old), "--out", str(tmp_path / "new")]
     assert main(command) == 1
     assert "tensorrt_llm_draft_model_name (${tensorrt_llm_draft_model_name}) is draft" in capsys.readouterr().err
-    draft = write_engine(tmp_path / "draft")
-    assert main([*command, "--draft-engine", str(draft)]) == 0
-    assert parameter(tmp_path / "new", "tensorrt_llm", "draft_engine_dir") == str(draft)
+    draft_engine = write_engine(tmp_path / "draft")
+    assert main([*command, "--draft-engine", str(draft_engine)]) == 0
+    assert parameter(tmp_path / "new", "tensorrt_llm", "draft_engine_dir") == str(draft_engine)
 
 
 def test_it_stays_as_it_is(old, engine, capsys):
