@@ -18,7 +18,7 @@ constexpr double kNegligibleLogWeight = -50.0;
 
 // Loops run over this many independent lanes, which compilers turn into vector instructions.
 constexpr size_t kLanes = 16;
-constexpr size_t kChunk = 1024;
+constexpr size_t kLogitsPerPart = 1024;
 
 struct Candidate {
   float score;  // a logit, later its weight
@@ -61,17 +61,17 @@ float exp_nonpositive(float x) {
   return y > -125.0f ? result : 0.0f;
 }
 
-// The sum of e^((value - highest) * scale): float lanes within a chunk, double over the chunks.
+// The sum of e^((value - highest) * scale): float lanes within a part, double over the parts.
 double sum_of_weights(std::span<const float> values, float highest, float scale) {
   double total = 0.0;
-  for (size_t begin = 0; begin < values.size(); begin += kChunk) {
-    const auto chunk = values.subspan(begin, std::min(kChunk, values.size() - begin));
+  for (size_t begin = 0; begin < values.size(); begin += kLogitsPerPart) {
+    const auto part = values.subspan(begin, std::min(kLogitsPerPart, values.size() - begin));
     float lanes[kLanes] = {};
     size_t i = 0;
-    for (; i + kLanes <= chunk.size(); i += kLanes) {
-      for (size_t j = 0; j < kLanes; ++j) lanes[j] += exp_nonpositive((chunk[i + j] - highest) * scale);
+    for (; i + kLanes <= part.size(); i += kLanes) {
+      for (size_t j = 0; j < kLanes; ++j) lanes[j] += exp_nonpositive((part[i + j] - highest) * scale);
     }
-    for (; i < chunk.size(); ++i) lanes[0] += exp_nonpositive((chunk[i] - highest) * scale);
+    for (; i < part.size(); ++i) lanes[0] += exp_nonpositive((part[i] - highest) * scale);
     for (const float lane : lanes) total += lane;
   }
   return total;
@@ -164,18 +164,17 @@ bool is_greedy(const DrawSettings& settings) {
 
 int32_t argmax(std::span<const float> logits) {
   float highest = -kInfinity;
-  size_t chunk_of_highest = 0;
-  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
-    const float chunk_highest = maximum(logits.subspan(begin, std::min(kChunk, logits.size() - begin)));
-    if (chunk_highest > highest) {
-      highest = chunk_highest;
-      chunk_of_highest = begin;
+  size_t part_of_highest = 0;
+  for (size_t begin = 0; begin < logits.size(); begin += kLogitsPerPart) {
+    const float part_highest = maximum(logits.subspan(begin, std::min(kLogitsPerPart, logits.size() - begin)));
+    if (part_highest > highest) {
+      highest = part_highest;
+      part_of_highest = begin;
     }
   }
   if (highest == -kInfinity) return kNoToken;
   return static_cast<int32_t>(
-      std::find(logits.begin() + static_cast<std::ptrdiff_t>(chunk_of_highest), logits.end(), highest) -
-      logits.begin());
+      std::find(logits.begin() + static_cast<std::ptrdiff_t>(part_of_highest), logits.end(), highest) - logits.begin());
 }
 
 int32_t draw(std::span<const float> logits, const DrawSettings& settings, double uniform) {

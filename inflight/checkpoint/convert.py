@@ -19,7 +19,7 @@ from inflight.errors import InflightError
 from inflight.json_object import format_of
 from inflight.output_directory import staged_directory
 
-_CHUNK_VALUES = 1024 * 1024  # values in flight: 4 MiB as float32, and a few temporaries of that size
+_VALUES_AT_A_TIME = 1024 * 1024  # values in flight: 4 MiB as float32, and a few temporaries of that size
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def convert_checkpoint(
 ) -> ModelConfig:
     """Converts a model to the checkpoint that docs/architecture.md describes.
 
-    The result appears at `out` complete or not at all. Memory stays at a few row blocks of one matrix,
+    The result appears at `out` complete or not at all. Memory stays at a few rows of one matrix,
     whatever the size of the model.
 
     Args:
@@ -158,10 +158,10 @@ def _read_vector(model: ModelSource, name: str, sizes: dict[str, int]) -> Output
 
 def _write_matrix(writer: SafetensorsWriter, matrix: OutputMatrix, bar: tqdm) -> None:
     weight, *grouped = _reserve(writer, matrix)
-    step = max(1, _CHUNK_VALUES // matrix.columns)
+    rows_at_a_time = max(1, _VALUES_AT_A_TIME // matrix.columns)
     for part in matrix.parts:
-        for start in range(0, part.shape[0], step):
-            stop = min(start + step, part.shape[0])
+        for start in range(0, part.shape[0], rows_at_a_time):
+            stop = min(start + rows_at_a_time, part.shape[0])
             try:
                 rows = part.read(start, stop).convert(matrix.type)
                 rows.check_scales()

@@ -23,7 +23,7 @@ from inflight.engine.sizes import are_half, packed_bytes, vector_bytes
 from inflight.json_object import format_of
 from inflight.output_directory import staged_directory
 
-_CHUNK_VALUES = 1024 * 1024  # values in flight while a matrix changes its type
+_VALUES_AT_A_TIME = 1024 * 1024  # values in flight while a matrix changes its type
 _PROBED_ROWS = 16
 
 
@@ -124,9 +124,9 @@ def _converted(reader: CheckpointReader, stored: StoredMatrix, target: MatrixTyp
 
 
 def _converted_rows(reader: CheckpointReader, stored: StoredMatrix, target: MatrixType) -> Iterator[Matrix]:
-    step = max(1, _CHUNK_VALUES // stored.columns)
-    for start in range(0, stored.rows, step):
-        yield reader.matrix(stored, start, start + step).convert(target)
+    rows_at_a_time = max(1, _VALUES_AT_A_TIME // stored.columns)
+    for start in range(0, stored.rows, rows_at_a_time):
+        yield reader.matrix(stored, start, start + rows_at_a_time).convert(target)
 
 
 def _aligned(values: np.ndarray) -> np.ndarray:

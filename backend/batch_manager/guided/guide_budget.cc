@@ -10,10 +10,10 @@ namespace {
 
 constexpr double kMaxCompileSeconds = 30;   // a schema with 900 strings of bounded length takes 20
 constexpr int32_t kMaxMasks = 100'000;      // of a few bytes to a bit a token each
-constexpr int32_t kMaxMaskSteps = 1 << 20;  // some 50 ms; a mask of a large schema takes a hundredth of it
+constexpr int32_t kMaxParserSteps = 1 << 20;  // of a mask: some 50 ms; that of a large schema takes a hundredth of it
 
 thread_local GuideBudget* current = nullptr;
-thread_local int32_t uncounted_steps = 0;
+thread_local int32_t uncounted_parser_steps = 0;
 constexpr int32_t kInterval = 256;
 
 // CPU time, since what a guide costs must not depend on who else is busy.
@@ -36,10 +36,10 @@ void CompileBudget::spend_mask() {
     throw_error(ErrorCode::kInvalidArgument, "the guide has more than ", kMaxMasks,
                 " positions; ask for a shorter text");
   }
-  spend_steps(0);
+  spend_parser_steps(0);
 }
 
-void CompileBudget::spend_steps(int32_t) {
+void CompileBudget::spend_parser_steps(int32_t) {
   if (is_stopped_()) throw_error(ErrorCode::kUnavailable, "the compile was stopped");
   if (thread_seconds() - begin_ > kMaxCompileSeconds) {
     throw_error(ErrorCode::kInvalidArgument, "the guide takes more than ", kMaxCompileSeconds,
@@ -47,9 +47,9 @@ void CompileBudget::spend_steps(int32_t) {
   }
 }
 
-void MaskBudget::spend_steps(int32_t count) {
-  num_steps_ += count;
-  if (num_steps_ <= kMaxMaskSteps) return;
+void MaskBudget::spend_parser_steps(int32_t count) {
+  num_parser_steps_ += count;
+  if (num_parser_steps_ <= kMaxParserSteps) return;
   throw_error(
       ErrorCode::kInvalidArgument,
       "guided_decoding: the text can follow the guide in too many ways; say more clearly where a repetition ends");
@@ -60,9 +60,9 @@ void count_mask() {
 }
 
 void count_parser_step() {
-  if (++uncounted_steps < kInterval) return;
-  uncounted_steps = 0;
-  if (current != nullptr) current->spend_steps(kInterval);
+  if (++uncounted_parser_steps < kInterval) return;
+  uncounted_parser_steps = 0;
+  if (current != nullptr) current->spend_parser_steps(kInterval);
 }
 
 }  // namespace inflight

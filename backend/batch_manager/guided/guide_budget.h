@@ -16,7 +16,7 @@ class GuideBudget {
 
   // When the budget is spent, these throw Error; what xgrammar was at cannot be used any more.
   virtual void spend_mask() {}
-  virtual void spend_steps(int32_t count) = 0;
+  virtual void spend_parser_steps(int32_t count) = 0;
 
  protected:
   GuideBudget();
@@ -28,7 +28,7 @@ class CompileBudget final : public GuideBudget {
  public:
   explicit CompileBudget(std::function<bool()> is_stopped);
   void spend_mask() override;
-  void spend_steps(int32_t count) override;
+  void spend_parser_steps(int32_t count) override;
 
  private:
   const std::function<bool()> is_stopped_;
@@ -39,10 +39,10 @@ class CompileBudget final : public GuideBudget {
 // Of one mask of one sequence, for which a step and all that run in it wait.
 class MaskBudget final : public GuideBudget {
  public:
-  void spend_steps(int32_t count) override;
+  void spend_parser_steps(int32_t count) override;
 
  private:
-  int32_t num_steps_ = 0;
+  int32_t num_parser_steps_ = 0;
 };
 
 // Called by xgrammar: before it compiles the token mask of a position in a grammar, and as its parser goes through the

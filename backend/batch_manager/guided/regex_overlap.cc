@@ -24,10 +24,10 @@ class Automaton {
   static std::optional<Automaton> of_whole(const Regex& regex) {
     Automaton automaton;
     int32_t state = automaton.add_state();
-    state = automaton.add_step(state, sign(kBeginSign));
+    state = automaton.add_transition(state, sign(kBeginSign));
     automaton.signs_match_ = false;
     state = automaton.add(regex, state);
-    automaton.end_ = automaton.add_step(state, sign(kEndSign));
+    automaton.end_ = automaton.add_transition(state, sign(kEndSign));
     if (automaton.is_too_large_) return std::nullopt;
     return automaton;
   }
@@ -36,33 +36,33 @@ class Automaton {
     automaton.signs_match_ = true;
     const CodePoints anything = CodePoints::all() | sign(kBeginSign) | sign(kEndSign);
     const int32_t begin = automaton.add_state();
-    automaton.steps_[begin].push_back({anything, begin});
+    automaton.transitions_[begin].push_back({anything, begin});
     automaton.end_ = automaton.add(regex, begin);
-    automaton.steps_[automaton.end_].push_back({anything, automaton.end_});
+    automaton.transitions_[automaton.end_].push_back({anything, automaton.end_});
     if (automaton.is_too_large_) return std::nullopt;
     return automaton;
   }
 
-  struct Step {
-    CodePoints characters;  // empty: the step takes none
+  struct Transition {
+    CodePoints characters;  // empty: the transition takes none
     int32_t target;
   };
-  const std::vector<Step>& steps(int32_t state) const { return steps_[state]; }
+  const std::vector<Transition>& transitions(int32_t state) const { return transitions_[state]; }
   bool is_end(int32_t state) const { return state == end_; }
 
  private:
   static CodePoints sign(int32_t sign) { return {{sign, sign}}; }
 
   int32_t add_state() {
-    is_too_large_ = steps_.size() >= kMaxStates;
+    is_too_large_ = transitions_.size() >= kMaxStates;
     if (is_too_large_) return 0;
-    steps_.emplace_back();
-    return static_cast<int32_t>(steps_.size()) - 1;
+    transitions_.emplace_back();
+    return static_cast<int32_t>(transitions_.size()) - 1;
   }
 
-  int32_t add_step(int32_t from, CodePoints characters) {
+  int32_t add_transition(int32_t from, CodePoints characters) {
     const int32_t to = add_state();
-    steps_[from].push_back({std::move(characters), to});
+    transitions_[from].push_back({std::move(characters), to});
     return to;
   }
 
@@ -70,15 +70,16 @@ class Automaton {
   int32_t add(const Regex& regex, int32_t state) {
     if (is_too_large_) return state;
     switch (regex.kind) {
-      case Kind::kBegin: return signs_match_ ? add_step(state, sign(kBeginSign)) : state;
-      case Kind::kEnd: return signs_match_ ? add_step(state, sign(kEndSign)) : state;
-      case Kind::kCharacter: return add_step(state, regex.characters);
+      case Kind::kBegin: return signs_match_ ? add_transition(state, sign(kBeginSign)) : state;
+      case Kind::kEnd: return signs_match_ ? add_transition(state, sign(kEndSign)) : state;
+      case Kind::kCharacter: return add_transition(state, regex.characters);
       case Kind::kSequence:
         for (const Regex& child : regex.children) state = add(child, state);
         return state;
       case Kind::kAlternatives: {
         const int32_t end = add_state();
-        for (const Regex& child : regex.children) steps_[add(child, add_step(state, {}))].push_back({{}, end});
+        for (const Regex& child : regex.children)
+          transitions_[add(child, add_transition(state, {}))].push_back({{}, end});
         return end;
       }
       case Kind::kRepeat: return add_repeat(regex, state);
@@ -89,20 +90,20 @@ class Automaton {
   int32_t add_repeat(const Regex& regex, int32_t state) {
     for (int32_t i = 0; i < regex.min && !is_too_large_; ++i) state = add(regex.children[0], state);
     if (regex.max == Regex::kNoLimit) {
-      const int32_t loop = add_step(state, {});
-      steps_[add(regex.children[0], loop)].push_back({{}, loop});
-      return add_step(loop, {});
+      const int32_t loop = add_transition(state, {});
+      transitions_[add(regex.children[0], loop)].push_back({{}, loop});
+      return add_transition(loop, {});
     }
     const int32_t end = add_state();
     for (int32_t i = regex.min; i < regex.max && !is_too_large_; ++i) {
-      steps_[state].push_back({{}, end});
-      state = add(regex.children[0], add_step(state, {}));
+      transitions_[state].push_back({{}, end});
+      state = add(regex.children[0], add_transition(state, {}));
     }
-    steps_[state].push_back({{}, end});
+    transitions_[state].push_back({{}, end});
     return end;
   }
 
-  std::vector<std::vector<Step>> steps_;
+  std::vector<std::vector<Transition>> transitions_;
   int32_t end_ = 0;
   bool signs_match_ = false;
   bool is_too_large_ = false;
@@ -125,13 +126,13 @@ bool may_overlap(const Regex& whole, const Regex& part) {
     reached.pop_back();
     if (a->is_end(left) && b->is_end(right)) return true;
     if (seen.size() > kMaxPairs) return true;
-    for (const auto& step : a->steps(left)) {
-      if (step.characters.empty()) reach({step.target, right});
+    for (const auto& transition : a->transitions(left)) {
+      if (transition.characters.empty()) reach({transition.target, right});
     }
-    for (const auto& step : b->steps(right)) {
-      if (step.characters.empty()) reach({left, step.target});
-      for (const auto& other : a->steps(left)) {
-        if (!(step.characters & other.characters).empty()) reach({other.target, step.target});
+    for (const auto& transition : b->transitions(right)) {
+      if (transition.characters.empty()) reach({left, transition.target});
+      for (const auto& other : a->transitions(left)) {
+        if (!(transition.characters & other.characters).empty()) reach({other.target, transition.target});
       }
     }
   }

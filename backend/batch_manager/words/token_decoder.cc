@@ -74,8 +74,8 @@ std::string replace_all(std::string_view text, const std::string& pattern, const
 
 TokenDecoder::TokenDecoder(const json& decoder) {
   if (decoder.is_object() && decoder.value("type", "") == "Sequence") {
-    for (const json& step : decoder.at("decoders")) {
-      const TokenDecoder inner(step);
+    for (const json& member : decoder.at("decoders")) {
+      const TokenDecoder inner(member);
       replacements_.insert(replacements_.end(), inner.replacements_.begin(), inner.replacements_.end());
       if (!inner.stripped_.empty()) stripped_ = inner.stripped_;
       is_byte_level_ |= inner.is_byte_level_;
@@ -83,25 +83,26 @@ TokenDecoder::TokenDecoder(const json& decoder) {
       drops_first_spaces_ |= inner.drops_first_spaces_;
     }
   } else {
-    add_step(decoder);
+    add_decoder(decoder);
   }
 }
 
-void TokenDecoder::add_step(const json& step) {
-  const std::string type = step.is_object() ? step.value("type", "") : "";
+void TokenDecoder::add_decoder(const json& decoder) {
+  const std::string type = decoder.is_object() ? decoder.value("type", "") : "";
   if (type == "ByteLevel") {
     is_byte_level_ = true;
   } else if (type == "ByteFallback") {
     has_byte_tokens_ = true;
-  } else if (type == "Replace" && step.at("pattern").contains("String")) {
-    replacements_.emplace_back(step["pattern"]["String"], step.at("content"));
-  } else if (type == "Strip" && step.at("stop") == 0 && step.at("start") <= 1) {
-    if (step["start"] == 1) stripped_ = step.at("content");
+  } else if (type == "Replace" && decoder.at("pattern").contains("String")) {
+    replacements_.emplace_back(decoder["pattern"]["String"], decoder.at("content"));
+  } else if (type == "Strip" && decoder.at("stop") == 0 && decoder.at("start") <= 1) {
+    if (decoder["start"] == 1) stripped_ = decoder.at("content");
   } else if (type == "Metaspace") {
-    replacements_.emplace_back(step.at("replacement"), " ");
-    drops_first_spaces_ = step.value("prepend_scheme", "always") != "never";
+    replacements_.emplace_back(decoder.at("replacement"), " ");
+    drops_first_spaces_ = decoder.value("prepend_scheme", "always") != "never";
   } else if (type != "Fuse") {
-    throw std::invalid_argument("cannot stream text with the decoder " + step.dump() + "; supported are " + kSupported);
+    throw std::invalid_argument("cannot stream text with the decoder " + decoder.dump() + "; supported are " +
+                                kSupported);
   }
 }
 

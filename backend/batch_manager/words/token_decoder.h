@@ -27,7 +27,7 @@ class TokenDecoder {
   bool has_rule_for_first() const { return drops_first_spaces_ || !stripped_.empty(); }
 
  private:
-  void add_step(const nlohmann::json& step);
+  void add_decoder(const nlohmann::json& decoder);
 
   std::vector<std::pair<std::string, std::string>> replacements_;
   std::string stripped_;  // from the text's start
