@@ -45,9 +45,9 @@ bool is_payload(void* user) {
 }
 
 // One request of the gRPC front end.
-class Request {
+class GrpcRequest {
  public:
-  Request(TRITONSERVER_InferenceResponseCompleteFn_t callback, void* payload)
+  GrpcRequest(TRITONSERVER_InferenceResponseCompleteFn_t callback, void* payload)
       : callback_(callback), payload_(payload), state_(static_cast<ResponseReleasePayload*>(payload)->state) {}
 
   void respond(TRITONSERVER_InferenceResponse* response, uint32_t flags) const { callback_(response, flags, payload_); }
@@ -77,9 +77,9 @@ class Request {
 };
 
 // From when a request gets its callback until it is deleted.
-class Requests {
+class GrpcRequests {
  public:
-  void add(TRITONSERVER_InferenceRequest* handle, std::shared_ptr<Request> request) {
+  void add(TRITONSERVER_InferenceRequest* handle, std::shared_ptr<GrpcRequest> request) {
     std::lock_guard lock(mutex_);
     requests_[handle] = std::move(request);
   }
@@ -87,7 +87,7 @@ class Requests {
     std::lock_guard lock(mutex_);
     requests_.erase(handle);
   }
-  std::shared_ptr<Request> find(TRITONSERVER_InferenceRequest* handle) const {
+  std::shared_ptr<GrpcRequest> find(TRITONSERVER_InferenceRequest* handle) const {
     std::lock_guard lock(mutex_);
     const auto found = requests_.find(handle);
     return found == requests_.end() ? nullptr : found->second;
@@ -95,13 +95,13 @@ class Requests {
 
  private:
   mutable std::mutex mutex_;
-  std::unordered_map<TRITONSERVER_InferenceRequest*, std::shared_ptr<Request>> requests_;
+  std::unordered_map<TRITONSERVER_InferenceRequest*, std::shared_ptr<GrpcRequest>> requests_;
 };
 
 // What follows outlives the threads that answer while the process exits.
 
-Requests& requests() {
-  static Requests& requests = *new Requests;
+GrpcRequests& requests() {
+  static GrpcRequests& requests = *new GrpcRequests;
   return requests;
 }
 
@@ -116,8 +116,8 @@ inflight::triton::LateEnds& missing_ends() {
 }
 
 void respond(TRITONSERVER_InferenceResponse* response, uint32_t flags, void* user) {
-  auto* const owner = static_cast<std::shared_ptr<Request>*>(user);
-  const std::shared_ptr<Request> request = *owner;
+  auto* const owner = static_cast<std::shared_ptr<GrpcRequest>*>(user);
+  const std::shared_ptr<GrpcRequest> request = *owner;
   if ((flags & kFinal) == 0) return request->respond(response, flags);
   delete owner;
   if (request->end()) {
@@ -141,8 +141,8 @@ INFLIGHT_INTERPOSE TRITONSERVER_InferenceRequestSetResponseCallback(TRITONSERVER
   if (!inflight::is_in_executable(__builtin_return_address(0)) || !is_payload(user)) {
     return next(handle, allocator, allocator_user, callback, user);
   }
-  auto request = std::make_shared<Request>(callback, user);
-  auto owner = std::make_unique<std::shared_ptr<Request>>(request);
+  auto request = std::make_shared<GrpcRequest>(callback, user);
+  auto owner = std::make_unique<std::shared_ptr<GrpcRequest>>(request);
   TRITONSERVER_Error* error = next(handle, allocator, allocator_user, respond, owner.get());
   if (error == nullptr) {
     owner.release();
