@@ -26,7 +26,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
 export CXX
 
 # Folders are listed too: their time changes when a file is removed. Not inflight's: Python writes __pycache__ into them.
-SOURCES := $(shell find backend model_templates llmapi_templates CMakeLists.txt pyproject.toml; find inflight -name '*.py' -o -name py.typed)
+SOURCES := $(shell find backend model_templates llmapi_templates scripts/inflight CMakeLists.txt pyproject.toml; find inflight -name '*.py' -o -name py.typed)
 SOURCE_FILES := $(shell find $(SOURCES) -maxdepth 0 -type f)
 TEST_SOURCES := $(shell find tests/cpp)
 

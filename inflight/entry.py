@@ -13,7 +13,8 @@ def _end(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored (nohup)
+# As Python has it, or scripts/inflight; where it is ignored (nohup) it stays so.
+if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
     signal.signal(signal.SIGINT, _end)
 
 

@@ -17,7 +17,7 @@ from inflight.launcher.stop_signals import StopSignals
 needs_server = pytest.mark.skipif(find_spec("pytriton") is None, reason="nvidia-pytriton is not installed")
 
 COMMAND = [sys.executable, "-m", "inflight.launcher.command", "--http_port=0", "--grpc_port=0", "--metrics_port=0"]
-SCRIPT = Path(__file__).parents[3] / "scripts" / "launch_server.py"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 STAGES = 4  # bounded: 500 delays were tried by hand
 
 
@@ -121,14 +121,17 @@ def start(repository: Path, **environment: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(
-    ("module", "start"),
+    ("script", "module", "status", "message"),
     [
-        ("inflight.cli", "from inflight.entry import main\nsys.exit(main())\n"),
-        ("inflight.launcher.command", f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"),
+        ("inflight", "inflight", -signal.SIGINT, ""),
+        ("inflight", "inflight.cli", 130, "inflight: stopped by SIGINT\n"),
+        ("launch_server.py", "inflight", -signal.SIGINT, ""),
+        ("launch_server.py", "inflight.launcher.options", 130, "inflight: stopped by SIGINT\n"),
     ],
 )
-def test_signal_before_a_command_has_its_handlers_ends_it(module, start):
-    """From the first line of ours on; what is before is the interpreter's."""
+def test_signal_before_a_command_has_its_handlers_ends_it(script, module, status, message):
+    """From the first line of ours on; what is before is the interpreter's. KeyboardInterrupt would have been lost in a
+    callback at the end of an import."""
     program = (
         "import runpy, signal, sys\n"
         "class Raise:\n"
@@ -136,5 +139,6 @@ def test_signal_before_a_command_has_its_handlers_ends_it(module, start):
         f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Raise())\n"
     )
-    result = subprocess.run([sys.executable, "-c", program + start], capture_output=True, text=True, timeout=TIMEOUT)
-    assert (result.returncode, result.stderr) == (130, "inflight: stopped by SIGINT\n")
+    program += f"runpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT)
+    assert (result.returncode, result.stderr) == (status, message)
