@@ -12,7 +12,7 @@ from inflight.repository.generate import MODELS
 from inflight.repository.template import find_templates, template_variables
 from inflight.repository.unserved_values import REFUSED, WITHOUT_EFFECT
 
-_UNSERVED = Path(__file__).parents[1] / "backend" / "triton" / "unserved_parameters.cc"
+_UNSERVED = next((Path(__file__).parents[1] / "backend" / "triton").rglob("unserved_parameters.cc"))
 _PARAMETER = re.compile(r'parameters { key: "(\w+)"  value { string_value: "\${(\w+)}" } }')
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 

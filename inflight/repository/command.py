@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from inflight.errors import InflightError
-from inflight.repository.generate import generate_llmapi_repository, generate_repository
+from inflight.repository.generate import MODELS, generate_llmapi_repository, generate_repository
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,10 @@ def run(options: argparse.Namespace) -> None:
         generate_llmapi_repository(options.engine, options.out, **overrides)
     else:
         generate_repository(options.engine, options.out, options.old_repository, **overrides)
+    if options.old_repository is not None:
+        from inflight.repository.old_repository import describe  # needs tritonclient
+
+        print("\n".join(describe(options.old_repository, MODELS)))
     print(f"{options.out}: model repository of {options.engine}")
     print(f"next: inflight serve {shlex.quote(str(options.out))}")
 

@@ -33,6 +33,19 @@ def read_values(repository: Path, models: tuple[str, ...]) -> dict[str, Values]:
     return values
 
 
+def describe(repository: Path, models: tuple[str, ...]) -> list[str]:
+    """What becomes of an old repository's values and models, a line each. Raises InflightError."""
+    lines = []
+    for model, values in read_values(repository, models).items():
+        kept = ", ".join(f"{name}={value}" for name, value in sorted(values.items()))
+        lines.append(f"{model}: kept {kept or 'nothing'}")
+        if lost := _without_variable(model, _parse(repository / model / "config.pbtxt")):
+            lines.append(f"{model}: not known here, left out: {', '.join(lost)}")
+    if others := other_models(repository, models):
+        lines.append(f"copied: {', '.join(other.name for other in others)}")
+    return lines
+
+
 def other_models(repository: Path, models: tuple[str, ...]) -> list[Path]:
     """The models of a repository beside those."""
     return sorted(file.parent for file in repository.glob("*/config.pbtxt") if file.parent.name not in models)
@@ -63,6 +76,16 @@ def _values(model: str, config: ModelConfig) -> Values:
         if size := config.dynamic_batching.default_queue_policy.max_queue_size:
             values["max_queue_size"] = str(size)
     return {name: value for name, value in values.items() if name not in _OF_THE_ENGINE}
+
+
+def _without_variable(model: str, config: ModelConfig) -> list[str]:
+    """Filled parameters that our template has not."""
+    known = _variables_of_parameters(model)
+    return sorted(
+        name
+        for name, parameter in config.parameters.items()
+        if name not in known and not is_unfilled(parameter.string_value)
+    )
 
 
 def _variables_of_parameters(model: str) -> Mapping[str, str]:

@@ -48,6 +48,9 @@ def old(make_upstream_repository):
 def test_its_values_are_kept_and_its_models_are_ours(old, engine, tmp_path, capsys):
     new = tmp_path / "new"
     assert main(["repo", str(engine), "--from", str(old), "--out", str(new)]) == 0
+    said = capsys.readouterr().out
+    assert "tensorrt_llm: kept batch_scheduler_policy=max_utilization, decoupled_mode=true, " in said
+    assert "tensorrt_llm: not known here, left out: executor_worker_path\n" in said and "copied: router\n" in said
     check_repository(new)
     assert config(new, "ensemble").max_batch_size == 4 and config(new, "tensorrt_llm").max_batch_size == 4
     assert config(new, "tensorrt_llm").model_transaction_policy.decoupled
