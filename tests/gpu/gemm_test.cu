@@ -102,6 +102,7 @@ void test_type(Report& report) {
     test_shape<T, Y>(report, {x, y, epilogue, 1536, 576}, {1, 2, 7, 8, 9, 16, 17, 100});
     test_shape<T, Y>(report, {x, y, epilogue, 4096, 4096}, {1, 5, 8, 16, 33, 64});
     test_shape<T, Y>(report, {x, y, epilogue, 4096, 14336}, {1, 8, 12, 32});
+    test_shape<T, Y>(report, {x, y, epilogue, 256, 6144}, {1, 2, 3, 4, 5, 6, 7, 8});  // every size of shared memory
     test_shape<T, Y>(report, {x, y, epilogue, 512, 11008}, {3, 16, 64});  // 172 chunks of the depth
     test_shape<T, Y>(report, {x, y, epilogue, 288, 13504}, {4, 11});  // 211, a prime
   }

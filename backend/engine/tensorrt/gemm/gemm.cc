@@ -173,7 +173,7 @@ Status measure_graph(int32_t calls, const std::function<Status(int32_t)>& body, 
 Status measure(const GemmShape& shape, std::span<const int32_t> all_rows, std::span<const void* const> weights,
                GemmArguments arguments, const std::function<Status(int32_t)>& before, cudaStream_t stream,
                GemmTactics& tactics, std::vector<GemmTactic>* all) {
-  constexpr int32_t kCandidates = 16;
+  constexpr int32_t kCandidates = 32;
   const CublasLt* cublaslt = nullptr;
   if (Status status = CublasLt::get(&cublaslt); !status.ok()) return status;
   tactics.clear();

@@ -28,13 +28,13 @@ constexpr int kStages = 2;                // chunks in flight for each warp
 constexpr int kPanelBytes = kTileRows * kPanel * 2;
 constexpr int kStageBytes = kPanels * kPanelBytes;
 constexpr int kMaxWarps = 16;   // that stream
-constexpr int kParts = 2;       // of a tile's sums, a storing warp each
-constexpr int kStoringWarps =
-    2 * kParts;  // for two tiles at once: with several splits, storing takes as long as a tile
+constexpr int kParts = 2;        // of a tile's sums, a storing warp each
+constexpr int kBuffers = 4;      // of sums: with several splits, storing a tile takes as long as streaming several
+constexpr int kStoringWarps = kBuffers * kParts;
 constexpr int kMaxSplits = 64;
 constexpr int kPairs = kMaxSkinnyRows * kBoxRows;  // of sums of a tile: one of each of its boxes
 constexpr int kInputPadding = 64;  // bytes after a row of x, so that two rows stand in different banks
-constexpr int kMaxInputBytes = 80 << 10;
+constexpr int kMaxInputBytes = 65 << 10;  // with the rings and the sums of 16 warps, what a block may have
 
 // How a product is divided.
 struct Division {
@@ -50,7 +50,7 @@ struct Division {
   }  // bytes
   size_t shared_bytes() const {
     return 1024 + size_t{1} * warps * kStages * kStageBytes + rows * input_stride() +
-           size_t{2} * warps * 2 * kPairs * sizeof(float);
+           size_t{kBuffers} * warps * 2 * kPairs * sizeof(float);
   }
 };
 
@@ -154,8 +154,8 @@ __device__ __forceinline__ void store(const Work& work, int tile, int row, int b
   }
 }
 
-// Of the sums of a tile: two buffers, which go back and forth between the warps that stream and those that store.
-enum Barrier { kFull = 1, kEmpty = 3 };
+// Of the sums of tiles: buffers, which go back and forth between the warps that stream and those that store.
+enum Barrier { kFull = 1, kEmpty = kFull + kBuffers };
 
 __device__ __forceinline__ int waiting_threads(const Division& division) { return (division.warps + kParts) * 32; }
 
@@ -177,7 +177,7 @@ __device__ void add_up_and_store(const Work& work, const float* sums, int storin
   const int pair = part * 32 + lane, row = pair / kBoxRows, in_box = pair % kBoxRows;
   const int source = (in_box % 4 * 2 + in_box / 4) * 16 + row / 2 * 4 + row % 2;  // of the multiplication's fragment
   asm volatile("griddepcontrol.wait;" ::: "memory");
-  for (tile += buffer * blocks; tile < division.tiles; tile += 2 * blocks) {
+  for (tile += buffer * blocks; tile < division.tiles; tile += kBuffers * blocks) {
     synchronize(kFull + buffer, division);
     float2 v = {0, 0};
     for (int warp = 0; warp < division.warps; ++warp) {
@@ -185,7 +185,7 @@ __device__ void add_up_and_store(const Work& work, const float* sums, int storin
       v.x += of_warp[0];
       v.y += of_warp[2];
     }
-    if (tile + 2 * blocks < division.tiles) arrive(kEmpty + buffer, division);
+    if (tile + kBuffers * blocks < division.tiles) arrive(kEmpty + buffer, division);
     if (division.splits > 1) {
       float2* const all = work.partials + static_cast<size_t>(tile) * division.splits * kPairs + pair;
       __stcg(all + split * kPairs, v);
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__((kMaxWarps + kStoringWarps) * 32, 1)
   uint8_t* const rings = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
   uint8_t* const ring = rings + warp * kStages * kStageBytes;
   uint8_t* const input = rings + warps * kStages * kStageBytes;
-  float* const sums = reinterpret_cast<float*>(input + work.rows * input_stride);  // [2, warps, 2 kPairs]
+  float* const sums = reinterpret_cast<float*>(input + work.rows * input_stride);  // [kBuffers, warps, 2 kPairs]
   const int first_k = split * division.chunks_per_split * kChunk;
   int tile = blockIdx.x / division.splits;
 
@@ -293,10 +293,11 @@ __global__ void __launch_bounds__((kMaxWarps + kStoringWarps) * 32, 1)
       }
     }
     if (tile + blocks >= division.tiles) asm volatile("griddepcontrol.launch_dependents;");
-    if (i >= 2) synchronize(kEmpty + (i & 1), division);
-    *reinterpret_cast<float4*>(sums + ((i & 1) * warps + warp) * 2 * kPairs + lane * 4) =
+    const int buffer = i % kBuffers;
+    if (i >= kBuffers) synchronize(kEmpty + buffer, division);
+    *reinterpret_cast<float4*>(sums + (buffer * warps + warp) * 2 * kPairs + lane * 4) =
         *reinterpret_cast<float4*>(sum);
-    arrive(kFull + (i & 1), division);
+    arrive(kFull + buffer, division);
   }
 }
 
@@ -389,9 +390,8 @@ Status launch(const SkinnyGemm& gemm, cudaStream_t stream) {
                          std::to_string(gemm.depth));
   }
   CUtensorMap map;
-  Status status = encode(map, gemm);
-  if (status.ok()) status = load_skinny_gemm(gemm.type, gemm.epilogue);
-  if (!status.ok()) return status;
+  if (Status status = encode(map, gemm); !status.ok()) return status;
+  if (Status status = load_skinny_gemm(gemm.type, gemm.epilogue); !status.ok()) return status;
   Work work{.output = gemm.output,
             .input = gemm.input,
             .residual = gemm.residual,
