@@ -197,7 +197,8 @@ struct BatchManager::Implementation {
     // What fails to be finished must not be waited for again: it is taken away first.
     StepInFlight& step = launcher.take_oldest();
     try {
-      results.take(step, engine->finish());
+      const StepOutput output = engine->finish();
+      results.take(step, output, Clock::now());
       send_new_tokens();
     } catch (const Error& error) {
       if (error.code() == ErrorCode::kEngineLost) throw;

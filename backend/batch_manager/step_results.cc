@@ -17,9 +17,10 @@ StepResults::StepResults(const EngineInfo& info, Scheduler& scheduler, GuidedDec
   sequences_.reserve(info.max_batch_size);
 }
 
-void StepResults::take(const StepInFlight& step, const StepOutput& output) {
+void StepResults::take(const StepInFlight& step, const StepOutput& output, RequestState::Clock::time_point now) {
   ++counts_.steps;
   output_ = output;
+  now_ = now;
   next_token_ = next_top_log_prob_ = next_logit_ = 0;
   sequences_.clear();
   size_t next_slot = 0;
@@ -192,8 +193,8 @@ void StepResults::look_up_drafts(Sequence& sequence, int32_t num_new) {
   sequence.drafts.assign(drafts.begin(), drafts.end());
 }
 
-void StepResults::note_token(RequestState& state) {
-  state.last_token = RequestState::Clock::now();
+void StepResults::note_token(RequestState& state) const {
+  state.last_token = now_;
   if (!state.first_token) state.first_token = state.last_token;
 }
 

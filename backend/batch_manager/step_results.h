@@ -29,7 +29,7 @@ class StepResults {
   StepResults(const EngineInfo& info, Scheduler& scheduler, GuidedDecoder* guided_decoder,
               const PromptLookupOptions& prompt_lookup);
 
-  void take(const StepInFlight& step, const StepOutput& output);
+  void take(const StepInFlight& step, const StepOutput& output, RequestState::Clock::time_point now);
   // The step failed: that ends the sequences that were in it; the others go on.
   void fail(const StepInFlight& step, const Error& error);
 
@@ -59,7 +59,7 @@ class StepResults {
   void check_guide_end(Sequence& sequence);
   bool looks_up_drafts(const Sequence& sequence) const;
   void look_up_drafts(Sequence& sequence, int32_t num_new);
-  void note_token(RequestState& state);
+  void note_token(RequestState& state) const;
 
   const size_t vocab_size_;
   Scheduler& scheduler_;
@@ -67,6 +67,7 @@ class StepResults {
   const PromptLookupOptions prompt_lookup_;
   std::vector<Sequence*> sequences_;
   StepOutput output_;
+  RequestState::Clock::time_point now_;  // when it was there
   size_t next_token_ = 0;         // in output_.tokens
   size_t next_top_log_prob_ = 0;  // in output_.top_log_probs
   size_t next_logit_ = 0;         // in output_.logits

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "common/error.h"
+#include "triton/triton_api.h"
 
 namespace inflight::triton {
 
@@ -16,5 +17,12 @@ bool is_shutting_down() noexcept;
 
 // What such a request is answered.
 Error shutdown_error();
+
+// With which this process ends when its engine is lost. The launcher starts it again, as often as it may.
+inline constexpr int kEngineLostStatus = 70;
+
+// The engine is lost, and every request has its last response: from here on the server is not ready, and it ends once
+// these responses have had time to leave. Returns at once.
+void end_without_engine(TRITONSERVER_Server* server, const Error& reason);
 
 }  // namespace inflight::triton

@@ -11,6 +11,7 @@ from inflight.launcher.server import TritonServer
 from inflight.launcher.stop_signals import StopSignals
 
 _LOOK_PERIOD = 0.1  # seconds between two looks at whether a signal has come
+_ENGINE_LOST = 70  # the exit status: kEngineLostStatus of backend/triton/shutdown.h
 _STUBS_PERIOD = 1.0  # seconds between two looks at the Python models' processes
 
 
@@ -66,6 +67,8 @@ class Supervisor:
         return None
 
     def _judge(self, status: int) -> str | None:
+        if status == _ENGINE_LOST:
+            return "tritonserver lost its engine"
         if status > 0:
             raise InflightError(f"tritonserver ended with status {status}; see its log: {self._server.log_file}")
         return f"tritonserver died of {_signal_name(-status)}" if status < 0 else None

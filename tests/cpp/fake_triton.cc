@@ -372,6 +372,11 @@ TRITONSERVER_Error* TRITONBACKEND_ModelName(TRITONBACKEND_Model* model, const ch
   *name = model->name.c_str();
   return nullptr;
 }
+TRITONSERVER_Error* TRITONBACKEND_ModelServer(TRITONBACKEND_Model*, TRITONSERVER_Server** server) {
+  *server = nullptr;
+  return nullptr;
+}
+TRITONSERVER_Error* TRITONSERVER_ServerStop(TRITONSERVER_Server*) { return nullptr; }
 TRITONSERVER_Error* TRITONBACKEND_ModelVersion(TRITONBACKEND_Model*, uint64_t* version) {
   *version = 1;
   return nullptr;

@@ -1,5 +1,8 @@
 // The backend between threads that act as Triton's do, without Triton: see fake_triton.h.
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <condition_variable>
 #include <latch>
 #include <random>
@@ -9,6 +12,7 @@
 #include "fake_triton.h"
 #include "tiny_model.h"
 #include "triton/metrics/metrics.h"
+#include "triton/shutdown.h"
 
 using namespace inflight;
 using namespace inflight::test;
@@ -192,6 +196,18 @@ TEST(a_refused_request_counts_as_a_failure) {
         std::string::npos);
   CHECK_EQ(model.succeeded(), 1u);
   CHECK_EQ(model.failed(), 2u);
+}
+
+TEST(a_server_whose_engine_is_lost_ends_with_a_status_of_its_own) {
+  const pid_t child = fork();
+  if (child == 0) {
+    triton::end_without_engine(nullptr, Error(ErrorCode::kEngineLost, "the device is gone"));
+    while (true) pause();
+  }
+  int status = 0;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK(WIFEXITED(status));
+  CHECK_EQ(WEXITSTATUS(status), triton::kEngineLostStatus);
 }
 
 TEST_MAIN()

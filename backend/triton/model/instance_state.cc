@@ -46,10 +46,10 @@ InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstanc
       fetched_(config_.decoupled ? config_.cancellation_check_period : std::chrono::milliseconds(0)),
       iterations_(config_.iter_stats_max_iterations),
       metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
-      batch_manager_(make_batch_manager()),
+      batch_manager_(make_batch_manager(model.server())),
       reporter_(model.metric_owner().model, batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
 
-BatchManager InstanceState::make_batch_manager() {
+BatchManager InstanceState::make_batch_manager(TRITONSERVER_Server* server) {
   auto engine = load_checked_engine(config_);
   BatchManagerOptions options = config_.batch_manager;
   options.draft_model.engine = load_draft_engine(config_, engine->info());
@@ -58,6 +58,7 @@ BatchManager InstanceState::make_batch_manager() {
     fetched_.step_ended();
   };
   options.on_request_end = [this](const RequestTimes& times) { metrics_.observe(times); };
+  options.on_engine_lost = [server](const Error& reason) { end_without_engine(server, reason); };
   return BatchManager(std::move(engine), options);
 }
 

@@ -31,7 +31,7 @@ class InstanceState {
   enum class Outcome { kStarted, kFetched, kRefused };
 
   Outcome start(TRITONBACKEND_Request* request) noexcept;
-  BatchManager make_batch_manager();
+  BatchManager make_batch_manager(TRITONSERVER_Server* server);
   ResponseFormat response_format(const InferenceRequest& request) const;
   Outcome submit(InferenceRequest request, ResponseFactoryHandle& factory);
   void fetch(uint64_t generation_id, const std::vector<std::string>& outputs, TRITONBACKEND_ResponseFactory* factory);

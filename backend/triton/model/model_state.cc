@@ -34,9 +34,15 @@ MetricOwner read_metric_owner(TRITONBACKEND_Model* model) {
   return owner;
 }
 
+TRITONSERVER_Server* server_of(TRITONBACKEND_Model* model) {
+  TRITONSERVER_Server* server;
+  check(TRITONBACKEND_ModelServer(model, &server));
+  return server;
+}
+
 }  // namespace
 
 ModelState::ModelState(TRITONBACKEND_Model* model)
-    : config_(read_config(model)), metric_owner_(read_metric_owner(model)) {}
+    : config_(read_config(model)), metric_owner_(read_metric_owner(model)), server_(server_of(model)) {}
 
 }  // namespace inflight::triton

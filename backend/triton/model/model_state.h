@@ -13,10 +13,12 @@ class ModelState {
 
   const BackendConfig& config() const { return config_; }
   const MetricOwner& metric_owner() const { return metric_owner_; }
+  TRITONSERVER_Server* server() const { return server_; }
 
  private:
   const BackendConfig config_;
   const MetricOwner metric_owner_;
+  TRITONSERVER_Server* const server_;
 };
 
 }  // namespace inflight::triton

@@ -73,6 +73,13 @@ def test_server_that_dies_by_a_signal_is_started_again():
     assert said == ["ready", "tritonserver died of SIGSEGV; restart 1 of 3 in 0 s (log: log)", "ready again"]
 
 
+def test_server_that_lost_its_engine_is_started_again():
+    server = Server(70, 0)  # kEngineLostStatus of backend/triton/shutdown.h
+    status, said = run(server)
+    assert status == 0 and server.starts == 2
+    assert said[1] == "tritonserver lost its engine; restart 1 of 3 in 0 s (log: log)"
+
+
 def test_start_that_fails_counts_as_well():
     server = Server(-signal.SIGABRT, "no memory", 0)
     _, said = run(server)
