@@ -29,10 +29,10 @@ void check_tokens(const char* name, std::span<const int32_t> tokens, int32_t voc
   }
 }
 
-// Words as tokens: those of a text come in two spellings, with and without a space before.
+// Words as tokens: those of a text come in two spellings, with and without a space before, which is a token more.
 void check_words(const char* name, const WordList& words, int32_t vocab_size, const WordLimits& limits) {
   const int64_t max_words = 2 * int64_t{limits.max_words};
-  const int64_t max_length = 2 * int64_t{limits.max_length};
+  const int64_t max_length = 2 * int64_t{limits.max_length} + limits.max_words;
   if (words.size() > static_cast<size_t>(max_words)) {
     invalid(name, " has ", words.size(), " words as tokens; at most ", max_words,
             " are taken, two spellings of each: send fewer, or give the server a larger max_words");

@@ -389,8 +389,8 @@ TEST(bad_requests_are_refused_by_name) {
   refused("bad_words holds 1001", [](Request& r) { r.bad_words = {{1, 1001}}; });
   refused("stop_words holds a word without tokens", [](Request& r) { r.stop_words = {{}}; });
   refused("stop_words has 5 words as tokens; at most 4", [](Request& r) { r.stop_words = {{1}, {2}, {3}, {4}, {5}}; });
-  refused("the words of bad_words have 7 tokens together; at most 6",
-          [](Request& r) { r.bad_words = {{1, 2, 3}, {2, 3, 4, 5}}; });
+  refused("the words of bad_words have 9 tokens together; at most 8",
+          [](Request& r) { r.bad_words = {{1, 2, 3, 4}, {2, 3, 4, 5, 6}}; });
   Collector collector;
   manager.submit(make_request({1, 2, 3}, 4), collector.callback());
   CHECK(collector.wait().finish_reason == FinishReason::kLength);
