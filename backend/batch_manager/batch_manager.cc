@@ -162,6 +162,7 @@ struct BatchManager::Implementation {
         run_step();
       } catch (const Error& error) {
         if (error.code() == ErrorCode::kEngineLost) return lose_engine(error);
+        log_error("the batch manager failed: ", error.what());
         fail_running(error);
       } catch (const std::exception& error) {  // such as std::bad_alloc: those who run must not wait for ever
         log_error("the batch manager failed: ", error.what());

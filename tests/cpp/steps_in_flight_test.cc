@@ -4,7 +4,6 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "batch_manager/batch_manager.h"
@@ -156,30 +155,45 @@ TEST(a_cancelled_request_gives_its_slot_and_blocks_to_another_while_its_steps_ru
 }
 
 TEST(who_needs_its_tokens_has_one_step_in_flight_and_others_go_on) {
-  EngineInfo info = small_engine();
-  info.max_beam_width = 2;
-  info.num_blocks = 80;
-  Device device(3, info);
-  DelayedEngine& delayed = *device.delayed;
-  std::atomic<int> beam_steps_ahead = 0;
-  device.paged.before_run = [&](const StepInput& input) {
-    for (const SequenceSlice& slice : input.slices) {
-      // Beams are never fed what only the engine knows.
-      if (slice.tokens.front() == kPreviousToken && slice.tokens.size() > 1) ++beam_steps_ahead;
-    }
-  };
-  BatchManager manager(std::move(device.owner), {});
-  Collector plain, beams;
-  Request request = make_request({5, 6, 7}, 20, /*streaming=*/false);
-  request.beam_search.beam_width = 2;
-  manager.submit(make_request({1, 2, 3}, 60), plain.callback());
-  manager.submit(request, beams.callback());
-  CHECK_EQ(beams.wait().beams.size(), 1u);
-  plain.wait();
-  CHECK(plain.tokens() == expected_tokens({1, 2, 3}, 60));
-  CHECK_EQ(beam_steps_ahead.load(), 0);
-  CHECK_EQ(delayed.most_in_flight.load(), 3);
-  CHECK_EQ(at_rest(manager).free_blocks, 80);
+  for (const bool looks_up_drafts : {false, true}) {
+    EngineInfo info = small_engine();
+    info.max_beam_width = 2;
+    info.num_blocks = 80;
+    Device device(3, info);
+    DelayedEngine& delayed = *device.delayed;
+    // The first request to be set up needs its tokens; the second does not.
+    int32_t first_slot = -1;
+    std::atomic<int> steps_without_first = 0;
+    device.paged.before_run = [&](const StepInput& input) {
+      if (first_slot < 0) first_slot = input.setups.front().slot;
+      bool has_first = false;
+      for (const SequenceSlice& slice : input.slices) {
+        if (slice.slot != first_slot) continue;
+        has_first = true;
+        if (slice.tokens.front() == kPreviousToken) throw_error(ErrorCode::kInternal, "its tokens are not known");
+      }
+      steps_without_first += has_first ? 0 : 1;
+    };
+    BatchManagerOptions options;
+    if (looks_up_drafts) options.prompt_lookup.max_draft_tokens = 3;
+    BatchManager manager(std::move(device.owner), options);
+    Collector first, other;
+    Request request = make_request({5, 6, 7, 5, 6, 7}, 30, /*streaming=*/false);
+    if (!looks_up_drafts) request.beam_search.beam_width = 2;
+    manager.submit(request, first.callback());
+    request = make_request({1, 2, 3}, 60);
+    request.num_draft_tokens = 0;
+    manager.submit(request, other.callback());
+    const Response& last = first.wait();
+    CHECK(!last.error);
+    CHECK_EQ(last.beams.size(), looks_up_drafts ? 0u : 1u);
+    CHECK(!other.wait().error);
+    CHECK(other.tokens() == expected_tokens({1, 2, 3}, 60));
+    if (looks_up_drafts) CHECK(first.tokens() == expected_tokens({5, 6, 7, 5, 6, 7}, 30));
+    CHECK(steps_without_first > 0);
+    CHECK_EQ(delayed.most_in_flight.load(), 3);
+    CHECK_EQ(at_rest(manager).free_blocks, 80);
+  }
 }
 
 TEST(a_lost_engine_ends_every_request_with_the_reason_and_takes_no_other) {
