@@ -28,6 +28,12 @@ def engine_vocab_size(engine: str | Path) -> int:
     return _section(engine, "pretrained_config").integer("vocab_size", minimum=1)
 
 
+def engine_end_id(engine: str | Path) -> int | None:
+    """The first of the model's end ids; none of an engine of TensorRT-LLM, which does not know them. Raises
+    InflightError."""
+    return next(iter(_section(engine, "pretrained_config").integers("end_ids", default=())), None)
+
+
 def engine_limit(engine: str | Path, name: str) -> int:
     """What an engine of this project or of TensorRT-LLM was built for: max_batch_size, max_seq_len or max_beam_width.
 

@@ -19,7 +19,8 @@ class Postprocessor:
         sequence_finished: np.ndarray | None = None,
         num_cut_bytes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The texts, UTF-8 bytes objects shaped like sequence_lengths.
+        """The texts, UTF-8 bytes objects, one a sequence or beam and without the batch dimension, as clients of
+        TensorRT-LLM's postprocessing read them: [batch * beams].
 
         tokens: [batch, beams, n] or [beams, n]. sequence_lengths: [batch, beams] or [beams], how many of the n
         tokens count. preceding_ids: [batch, 16] or [16], the ids before `tokens`, -1 for none.
@@ -37,7 +38,7 @@ class Postprocessor:
         for index, row in enumerate(rows):
             text = self._detokenizer.decode(row[: max(0, lengths[index])], preceding[index], finished[index])
             texts[index] = cut(text, cuts[index]).encode()
-        return texts.reshape(sequence_lengths.shape)
+        return texts
 
 
 def _per_row(preceding_ids: np.ndarray, beams: int) -> list[list[int]]:

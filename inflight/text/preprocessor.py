@@ -25,6 +25,9 @@ _UNSERVED = {
 }
 
 
+_NO_END_ID = -1
+
+
 class Preprocessor:
     """Maps the input tensors of one preprocessing request to its output tensors; names and shapes are those of
     model_templates/preprocessing/config.pbtxt, with the batch dimension. STRING tensors hold bytes objects."""
@@ -36,14 +39,16 @@ class Preprocessor:
         vocab_size: int | None = None,
         prompt_limits: PromptLimits | None = None,
         word_limits: WordLimits | None = None,
+        end_id: int | None = None,
     ):
         """vocab_size: the engine's, the length of EMBEDDING_BIAS; the tokenizer's where it is not known. prompt_limits:
-        by default, those of an engine of which nothing is known."""
+        by default, those of an engine of which nothing is known. end_id: likewise, the tokenizer's."""
         self._tokenizer = tokenizer
         self._prompts = PromptEncoder(tokenizer, prompt_limits or PromptLimits())
         self._add_special_tokens = add_special_tokens
         self._vocab_size = vocab_size or tokenizer.vocab_size
         self._pad_id = tokenizer.pad_id or 0
+        self._end_id = tokenizer.eos_id if end_id is None else end_id
         self._word_limits = word_limits or WordLimits()
 
     def __call__(self, inputs: Tensors, parameters: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -55,23 +60,21 @@ class Preprocessor:
         queries = _required(inputs, "QUERY", "text_input", parameters)
         output_lengths = _required(inputs, "REQUEST_OUTPUT_LEN", "max_tokens", parameters)
         batch_size = len(queries)
-        pad_ids = inputs.get("PAD_ID")
-        if pad_ids is None:
-            pad_ids = np.full((batch_size, 1), self._pad_id, np.int32)
+        end_ids = _given_or(inputs, "END_ID", batch_size, _NO_END_ID if self._end_id is None else self._end_id)
+        pad_ids = _given_or(inputs, "PAD_ID", batch_size, self._pad_id)
         input_ids, input_lengths = self._encode_prompts(queries, pad_ids)
-        outputs = {
+        return {
             "INPUT_ID": input_ids,
             "REQUEST_INPUT_LEN": input_lengths,
+            "DECODER_INPUT_ID": pad_ids,
+            "REQUEST_DECODER_INPUT_LEN": np.ones((batch_size, 1), np.int32),
             "REQUEST_OUTPUT_LEN": output_lengths,
             "BAD_WORDS_IDS": self._word_lists(inputs, "BAD_WORDS_DICT", "bad_words", batch_size),
             "STOP_WORDS_IDS": self._word_lists(inputs, "STOP_WORDS_DICT", "stop_words", batch_size),
+            "EMBEDDING_BIAS": self._embedding_bias(inputs, batch_size),
+            "OUT_END_ID": end_ids,
             "OUT_PAD_ID": pad_ids,
         }
-        if "END_ID" in inputs:
-            outputs["OUT_END_ID"] = inputs["END_ID"]
-        if "EMBEDDING_BIAS_WORDS" in inputs or "EMBEDDING_BIAS_WEIGHTS" in inputs:
-            outputs["EMBEDDING_BIAS"] = self._embedding_bias(inputs, batch_size)
-        return outputs
 
     def _encode_prompts(self, texts: np.ndarray, pad_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids [batch, longest] padded at the end, and lengths [batch, 1]."""
@@ -109,9 +112,12 @@ class Preprocessor:
         return layout
 
     def _embedding_bias(self, inputs: Tensors, batch_size: int) -> np.ndarray:
-        """[batch, vocab_size]: each token of a word gets the word's weight, weights of shared tokens add up."""
+        """[batch, vocab_size]: each token of a word gets the word's weight, weights of shared tokens add up. Without
+        words [batch, 0], as clients of TensorRT-LLM's preprocessing hand it on."""
         words = inputs.get("EMBEDDING_BIAS_WORDS")
         weights = inputs.get("EMBEDDING_BIAS_WEIGHTS")
+        if words is None and weights is None:
+            return np.empty((batch_size, 0), np.float32)
         if words is None or weights is None or words.size != weights.size:
             raise InflightError(
                 "embedding_bias_words and embedding_bias_weights must have one weight a word; got "
@@ -129,6 +135,12 @@ class Preprocessor:
             for token in self._tokenizer.encode(_decode_utf8(word, "embedding_bias_words"), False):
                 if token < self._vocab_size:
                     row[token] += weight
+
+
+def _given_or(inputs: Tensors, name: str, batch_size: int, otherwise: int) -> np.ndarray:
+    """[batch, 1]"""
+    given = inputs.get(name)
+    return np.full((batch_size, 1), otherwise, np.int32) if given is None else given
 
 
 def _required(inputs: Tensors, name: str, ensemble_name: str, parameters: Collection[str]) -> np.ndarray:

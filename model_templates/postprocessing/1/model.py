@@ -7,6 +7,9 @@ import triton_python_backend_utils as pb_utils
 from inflight.repository.parameters import flag_parameter, require_batches, tokenizer_parameter
 from inflight.text.postprocessor import Postprocessor
 
+# Inputs that come out again as OUT_….
+_HANDED_ON = ("CUM_LOG_PROBS", "OUTPUT_LOG_PROBS", "CONTEXT_LOGITS", "GENERATION_LOGITS", "BATCH_INDEX")
+
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -31,4 +34,5 @@ class TritonPythonModel:
             )
         except Exception as error:  # whatever is wrong with one request must not fail the others of its batch
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"postprocessing: {error!r}"))
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("OUTPUT", texts)])
+        handed_on = [pb_utils.Tensor(f"OUT_{name}", inputs[name]) for name in _HANDED_ON if name in inputs]
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("OUTPUT", texts), *handed_on])

@@ -5,7 +5,7 @@ import json
 import triton_python_backend_utils as pb_utils
 
 from inflight.errors import InflightError
-from inflight.repository.engine_values import engine_vocab_size
+from inflight.repository.engine_values import engine_end_id, engine_vocab_size
 from inflight.repository.parameters import (
     flag_parameter,
     prompt_limits_parameters,
@@ -26,6 +26,7 @@ class TritonPythonModel:
             tokenizer_parameter(config),
             add_special_tokens=flag_parameter(config, "add_special_tokens", default=True),
             vocab_size=engine_vocab_size(engine_dir) if engine_dir else None,
+            end_id=engine_end_id(engine_dir) if engine_dir else None,
             prompt_limits=prompt_limits_parameters(config, engine_dir),
             word_limits=word_limits_parameters(config),
         )

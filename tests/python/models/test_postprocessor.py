@@ -29,16 +29,16 @@ def tensors(*rows):
 
 def test_beams_have_a_text_each_and_padding_none(postprocess, tokenizer):
     texts = postprocess(*tensors(tokenizer.encode("quick"), tokenizer.encode("a 你")))
-    assert texts.tolist() == [[b"quick", "a 你".encode()]]
+    assert texts.tolist() == [b"quick", "a 你".encode()]
 
 
 def test_bytes_at_the_end_are_cut_off(postprocess, tokenizer):
     rows = tensors(tokenizer.encode("quick 你好"), tokenizer.encode("a 你"))
-    assert postprocess(*rows, num_cut_bytes=np.array([[6, 0]])).tolist() == [[b"quick ", "a 你".encode()]]
+    assert postprocess(*rows, num_cut_bytes=np.array([[6, 0]])).tolist() == [b"quick ", "a 你".encode()]
 
 
 def test_a_response_without_tokens_is_empty(postprocess):
-    assert postprocess(*tensors([])).tolist() == [[b""]]
+    assert postprocess(*tensors([])).tolist() == [b""]
 
 
 def test_without_a_batch_dimension(postprocess, tokenizer):

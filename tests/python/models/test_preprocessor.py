@@ -81,19 +81,23 @@ def test_no_words(preprocess, words, expected):
     assert preprocess(request(**tensors))["BAD_WORDS_IDS"].tolist() == expected
 
 
-def test_optional_outputs_only_follow_from_their_inputs(preprocess):
-    outputs = preprocess(request())
-    optional = {"OUT_END_ID", "EMBEDDING_BIAS"}
-    assert not optional & outputs.keys()
-    outputs = preprocess(
-        request(
-            END_ID=np.array([[3]], np.int32),
-            EMBEDDING_BIAS_WORDS=strings(["a", "b"]),
-            EMBEDDING_BIAS_WEIGHTS=np.array([[1.5, -2.0]], np.float32),
-        )
-    )
-    assert optional <= outputs.keys()
-    assert outputs["OUT_END_ID"].tolist() == [[3]]
+def test_outputs_that_nothing_is_given_for(preprocess, tokenizer):
+    """As TensorRT-LLM's: a client hands all of them on to tensorrt_llm."""
+    batch = {"QUERY": strings(["a"], ["b"]), "REQUEST_OUTPUT_LEN": np.ones((2, 1), np.int32)}
+    outputs = preprocess(batch)
+    eos = tokenizer.eos_id
+    for name, rows in {"OUT_END_ID": [[eos], [eos]], "OUT_PAD_ID": [[eos], [eos]], "DECODER_INPUT_ID": [[eos], [eos]],
+                       "REQUEST_DECODER_INPUT_LEN": [[1], [1]]}.items():  # fmt: skip
+        assert outputs[name].tolist() == rows and outputs[name].dtype == np.int32
+    assert outputs["EMBEDDING_BIAS"].shape == (2, 0) and outputs["EMBEDDING_BIAS"].dtype == np.float32
+
+
+def test_end_id_is_the_requests_the_engines_or_the_tokenizers(tokenizer, tmp_path):
+    assert Preprocessor(tokenizer, end_id=9)(request())["OUT_END_ID"].tolist() == [[9]]
+    given = request(END_ID=np.array([[3]], np.int32))
+    assert Preprocessor(tokenizer, end_id=9)(given)["OUT_END_ID"].tolist() == [[3]]
+    without = Tokenizer(save(byte_level(), tmp_path))
+    assert without.eos_id is None and Preprocessor(without)(request())["OUT_END_ID"].tolist() == [[-1]]
 
 
 def test_embedding_bias_is_over_the_engines_vocabulary_and_adds_up(preprocess, tokenizer):
