@@ -63,16 +63,24 @@ RequestTimes times_of(const RequestState& state, Clock::time_point now, FinishRe
   return times;
 }
 
-// What no response of the sequence holds yet.
+bool has_unsent(const Sequence& sequence) {
+  const bool is_beam_search = sequence.is_beam_search();
+  return (is_beam_search ? sequence.beam_search->num_generated() : sequence.num_sendable()) > sequence.num_sent;
+}
+
+// What no response of the sequence holds yet; of a beam search, all of its beams.
 Response unsent(Sequence& sequence) {
   Response response;
   const Request& request = sequence.request;
   if (sequence.num_sent == 0 && request.return_context_logits) response.context_logits = sequence.state->context_logits;
   if (sequence.is_beam_search()) {
-    if (sequence.finish_reason == FinishReason::kCancelled) sequence.beam_search->cancel();
-    if (sequence.is_finished() && !sequence.state->error) {
-      response.beams = sequence.beam_search->best(request.num_return_sequences);
+    BeamSearch& search = *sequence.beam_search;
+    if (sequence.finish_reason == FinishReason::kCancelled) search.cancel();
+    if (!sequence.state->error) {
+      const int32_t count = request.num_return_sequences;
+      response.beams = sequence.is_finished() ? search.best(count) : search.so_far(count);
     }
+    sequence.num_sent = search.num_generated();
   } else {
     sequence.take_sendable(response);
     response.stop = sequence.stop;
@@ -81,6 +89,7 @@ Response unsent(Sequence& sequence) {
   response.kv_cache_alloc_total_blocks = sequence.num_blocks;
   response.kv_cache_reused_blocks = sequence.num_reused_blocks;
   response.kv_cache_alloc_new_blocks = sequence.num_blocks - sequence.num_reused_blocks;
+  response.perf_metrics = sequence.perf_metrics;
   return response;
 }
 
@@ -348,7 +357,9 @@ struct BatchManager::Implementation {
   }
 
   void note_first_steps(Clock::time_point now) {
-    for (const Sequence* sequence : launcher.launched()) {
+    for (Sequence* sequence : launcher.launched()) {
+      PerfMetrics& perf_metrics = sequence->perf_metrics;
+      if (perf_metrics.first_scheduled == PerfMetrics::TimePoint()) perf_metrics.first_scheduled = now;
       auto& first_step = sequence->state->first_step;
       if (first_step) continue;
       first_step = now;
@@ -359,8 +370,7 @@ struct BatchManager::Implementation {
   void send_new_tokens() {
     for (Sequence* const its : results.sequences()) {
       Sequence& sequence = *its;
-      const bool has_new = sequence.num_sendable() > sequence.num_sent;
-      if (!has_new || !sequence.request.streaming || sequence.is_finished()) continue;
+      if (!has_unsent(sequence) || !sequence.request.streaming || sequence.is_finished()) continue;
       try {
         delivery.post(sequence.channel, unsent(sequence));
       } catch (const std::exception& failure) {
@@ -462,6 +472,7 @@ struct BatchManager::Implementation {
   void end_waiting_sequences(RequestState& state) {
     for (; state.num_made < state.num_sequences(); ++state.num_made) {
       Response response;
+      response.perf_metrics.arrival = state.submitted;
       response.finish_reason = state.is_cancelled ? FinishReason::kCancelled : FinishReason::kNone;
       const auto reason = response.finish_reason;
       post_last(state, std::make_shared<ResponseChannel>(state.receiver, state.num_made), std::move(response), reason);

@@ -67,6 +67,15 @@ std::vector<Beam> BeamSearch::best(int32_t count) const {
   return beams;
 }
 
+std::vector<Beam> BeamSearch::so_far(int32_t count) const {
+  std::vector<Beam> beams = best(count);
+  for (const RunningBeam& beam : running_) {
+    if (static_cast<int32_t>(beams.size()) == count) break;
+    beams.push_back({beam.tokens, beam.log_probs, beam.cum_log_prob, FinishReason::kNone, {}});
+  }
+  return beams;
+}
+
 // Fills ranked_ with all candidates, best first.
 void BeamSearch::rank(std::span<const SampledToken> candidates) {
   ranked_.clear();

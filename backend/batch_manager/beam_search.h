@@ -56,6 +56,8 @@ class BeamSearch {
 
   bool is_finished() const { return is_finished_; }
 
+  int32_t num_generated() const { return num_generated_; }  // tokens of every running beam
+
   // Finishes with what there is: running beams count as finished, after the finished ones, with kCancelled.
   void cancel();
 
@@ -64,6 +66,8 @@ class BeamSearch {
 
   // The `count` best finished beams, best first; fewer if there are no more. Before is_finished(), those so far.
   std::vector<Beam> best(int32_t count) const;
+  // The same while the search runs, filled up with the running beams: what a stream shows of it.
+  std::vector<Beam> so_far(int32_t count) const;
 
  private:
   struct RunningBeam {
@@ -104,7 +108,7 @@ class BeamSearch {
   const std::shared_ptr<const CompiledWords> words_;
   const int32_t num_candidates_;
 
-  int32_t num_generated_ = 0;  // tokens of every running beam
+  int32_t num_generated_ = 0;
   bool is_finished_ = false;
   std::vector<RunningBeam> running_;
   std::vector<RunningBeam> previous_;  // the running beams of the step before, kept for their memory

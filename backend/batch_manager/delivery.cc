@@ -27,6 +27,7 @@ void join(Response& pending, Response&& next) {
   pending.kv_cache_alloc_total_blocks = next.kv_cache_alloc_total_blocks;
   pending.kv_cache_reused_blocks = next.kv_cache_reused_blocks;
   pending.kv_cache_alloc_new_blocks = next.kv_cache_alloc_new_blocks;
+  pending.perf_metrics = next.perf_metrics;
   pending.is_sequence_final = next.is_sequence_final;
   pending.finish_reason = next.finish_reason;
   pending.stop = next.stop;

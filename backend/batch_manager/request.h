@@ -91,7 +91,7 @@ struct Request {
 
   // Sequences with seeds random_seed, random_seed + 1 …; with beam search, the best of its beams.
   int32_t num_return_sequences = 1;
-  BeamSearchConfig beam_search;  // its beams come at the end, streaming or not
+  BeamSearchConfig beam_search;  // streaming: each response has the beams as they are, with all of their tokens
   // Beams are one sequence.
   int32_t num_sequences() const { return beam_search.beam_width > 1 ? 1 : num_return_sequences; }
 
@@ -132,6 +132,17 @@ struct Beam {
   StopMatch stop;  // with kStopWords
 };
 
+// How one sequence has got on so far. What has not happened yet has the clock's epoch.
+struct PerfMetrics {
+  using TimePoint = std::chrono::steady_clock::time_point;
+  TimePoint arrival{};  // of the request
+  TimePoint first_scheduled{};
+  TimePoint first_token{};
+  TimePoint last_token{};
+  int32_t draft_tokens = 0;
+  int32_t accepted_draft_tokens = 0;
+};
+
 // Tokens generated since the last response of this sequence. Each sequence of a request has one response with
 // is_sequence_final; exactly one response of the request, its last, is final.
 struct Response {
@@ -141,7 +152,9 @@ struct Response {
   std::vector<int32_t> ranks;  // parallel to tokens, with SamplingConfig::num_top_log_probs
   std::vector<TokenLogProb> top_log_probs;  // [tokens, num_top_log_probs], best first
   float cum_log_prob = 0.0f;  // over all generated tokens up to here
-  std::vector<Beam> beams;  // with beam search, instead of the above: num_return_sequences, best first
+  // With beam search, instead of the above: num_return_sequences, best first; before the last response those that are
+  // finished, then those that run.
+  std::vector<Beam> beams;
   // Up to kPrecedingTokens generated tokens before `tokens`: what a stateless detokenizer needs to go
   // on in the middle of a word or a character. Empty in the first response.
   std::vector<int32_t> preceding_tokens;
@@ -154,6 +167,7 @@ struct Response {
   int32_t kv_cache_alloc_total_blocks = 0;
   int32_t kv_cache_reused_blocks = 0;
   int32_t kv_cache_alloc_new_blocks = 0;
+  PerfMetrics perf_metrics;
   bool is_sequence_final = false;
   bool is_final = false;
   FinishReason finish_reason = FinishReason::kNone;

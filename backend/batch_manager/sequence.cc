@@ -21,6 +21,7 @@ Sequence::Sequence(std::shared_ptr<RequestState> state_in, int32_t index, int32_
       drafts(request.draft_tokens) {
   tokens.reserve(request.input_ids.size() + request.max_new_tokens);
   tokens = request.input_ids;
+  perf_metrics.arrival = state->submitted;
   if (request.beam_search.beam_width > 1) {
     const auto& end_ids = request.sampling.end_ids;
     beam_search = std::make_unique<BeamSearch>(

@@ -113,6 +113,7 @@ struct Sequence {
   // As Response has them; also after the blocks were given back.
   int32_t num_blocks = 0;
   int32_t num_reused_blocks = 0;
+  PerfMetrics perf_metrics;
 
   FinishReason finish_reason = FinishReason::kNone;
 

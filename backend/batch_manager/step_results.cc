@@ -147,9 +147,11 @@ void StepResults::take_tokens(Sequence& sequence, const ChunkInFlight& chunk, co
   sequence.num_cached += num_accepted;  // keys and values of drafts are there
   counts_.draft_tokens += chunk.num_drafts;
   counts_.accepted_draft_tokens += num_accepted;
+  sequence.perf_metrics.draft_tokens += chunk.num_drafts;
+  sequence.perf_metrics.accepted_draft_tokens += num_accepted;
   counts_.generated_tokens += num_new;
   state.num_generated += num_new;
-  note_token(state);
+  note_token(sequence);
   if (!sequence.is_finished()) look_up_drafts(sequence, num_new);
 }
 
@@ -193,16 +195,19 @@ void StepResults::look_up_drafts(Sequence& sequence, int32_t num_new) {
   sequence.drafts.assign(drafts.begin(), drafts.end());
 }
 
-void StepResults::note_token(RequestState& state) const {
-  state.last_token = now_;
+void StepResults::note_token(Sequence& sequence) const {
+  RequestState& state = *sequence.state;
+  PerfMetrics& perf_metrics = sequence.perf_metrics;
+  perf_metrics.last_token = state.last_token = now_;
   if (!state.first_token) state.first_token = state.last_token;
+  if (perf_metrics.first_token == PerfMetrics::TimePoint()) perf_metrics.first_token = state.last_token;
 }
 
 void StepResults::take_candidates(Sequence& sequence, std::span<const SampledToken> candidates) {
   BeamSearch& search = *sequence.beam_search;
   counts_.generated_tokens += search.num_running();
   sequence.state->num_generated += search.num_running();
-  note_token(*sequence.state);
+  note_token(sequence);
   const auto choices = search.advance(candidates);
   if (search.is_finished()) {
     sequence.finish_reason = FinishReason::kLength;  // or another one: each beam has its own

@@ -59,7 +59,7 @@ class StepResults {
   void check_guide_end(Sequence& sequence);
   bool looks_up_drafts(const Sequence& sequence) const;
   void look_up_drafts(Sequence& sequence, int32_t num_new);
-  void note_token(RequestState& state) const;
+  void note_token(Sequence& sequence) const;
 
   const size_t vocab_size_;
   Scheduler& scheduler_;

@@ -56,7 +56,7 @@ void RequestOutcome::add(const Request& request, const Response& response, int32
   append(sequence.tokens, response.tokens);
   append(sequence.log_probs, response.log_probs);
   append(sequence.generation_logits, response.generation_logits);
-  append(sequence.beams, response.beams);
+  if (!response.beams.empty()) sequence.beams = response.beams;  // each response has all of them
   sequence.cum_log_prob = response.cum_log_prob;
   sequence.finish_reason = response.finish_reason;
   ++sequence.num_responses;

@@ -7,6 +7,7 @@ import tritonclient.grpc as grpcclient
 
 TYPES = {
     "int32": "INT32",
+    "uint32": "UINT32",
     "float32": "FP32",
     "bool": "BOOL",
     "uint64": "UINT64",

@@ -47,7 +47,8 @@ InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstanc
       iterations_(config_.iter_stats_max_iterations),
       metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
       batch_manager_(make_batch_manager(model.server())),
-      reporter_(model.metric_owner().model, batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
+      reporter_(model.metric_owner().model, config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch,
+                batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
 
 BatchManager InstanceState::make_batch_manager(TRITONSERVER_Server* server) {
   auto engine = load_checked_engine(config_);
@@ -116,6 +117,10 @@ ResponseFormat InstanceState::response_format(const InferenceRequest& request) c
   return {.has_batch_dimension = config_.max_batch_size > 0,
           .return_log_probs = request.sequences.front().sampling.return_log_probs,
           .return_kv_cache_reuse_stats = request.return_kv_cache_reuse_stats,
+          .return_perf_metrics = request.return_perf_metrics,
+          .return_num_input_tokens = request.return_num_input_tokens,
+          .return_num_output_tokens = request.return_num_output_tokens,
+          .fills_unasked = config_.fills_unasked_outputs,
           .logits_datatype = config_.logits_datatype,
           .vocab_size = batch_manager_.engine_info().vocab_size};
 }
@@ -123,9 +128,10 @@ ResponseFormat InstanceState::response_format(const InferenceRequest& request) c
 InstanceState::Outcome InstanceState::submit(InferenceRequest request, ResponseFactoryHandle& factory) {
   const Request& first = request.sequences.front();
   const bool returns_prompt = !first.streaming && !request.exclude_input_in_output;
-  std::vector<std::vector<int32_t>> prompts;
+  std::vector<PromptOutput> prompts;
   for (const Request& sequence : request.sequences) {
-    prompts.push_back(returns_prompt ? sequence.input_ids : std::vector<int32_t>());
+    prompts.push_back({.tokens = returns_prompt ? sequence.input_ids : std::vector<int32_t>(),
+                       .num_tokens = static_cast<int32_t>(sequence.input_ids.size())});
   }
   ResponseWriter writer(request.outputs, response_format(request));
   const auto pending = std::make_shared<PendingRequest>(instance_, factory, std::move(writer), std::move(prompts),

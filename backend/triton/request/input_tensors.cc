@@ -1,5 +1,6 @@
 #include "triton/request/input_tensors.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "common/error.h"
@@ -49,15 +50,37 @@ size_t InputTensor::num_elements(size_t element_size) const {
   return count;
 }
 
-void InputTensor::expect_datatype(TRITONSERVER_DataType expected) const {
-  if (datatype == expected) return;
+void InputTensor::refuse_datatype(TRITONSERVER_DataType expected) const {
   throw_error(ErrorCode::kInvalidArgument, name, " is ", description(), "; it must be ",
               TRITONSERVER_DataTypeString(expected));
 }
 
 template <>
+void InputTensor::expect<int32_t>() const {
+  if (datatype != TRITONSERVER_TYPE_INT32 && datatype != TRITONSERVER_TYPE_UINT32) {
+    refuse_datatype(TRITONSERVER_TYPE_INT32);
+  }
+}
+
+// UINT32 has the same bits, up to INT32's largest number.
+template <>
+std::vector<int32_t> InputTensor::values<int32_t>(size_t begin, size_t count) const {
+  expect<int32_t>();
+  num_elements(sizeof(int32_t));
+  std::vector<int32_t> elements(count);
+  if (count > 0) std::memcpy(elements.data(), data.data() + begin * sizeof(int32_t), count * sizeof(int32_t));
+  if (datatype == TRITONSERVER_TYPE_INT32) return elements;
+  const auto too_large = std::ranges::find_if(elements, [](int32_t value) { return value < 0; });
+  if (too_large != elements.end()) {
+    throw_error(ErrorCode::kInvalidArgument, name, " is ", static_cast<uint32_t>(*too_large), "; it must be at most ",
+                std::numeric_limits<int32_t>::max());
+  }
+  return elements;
+}
+
+template <>
 std::vector<bool> InputTensor::values<bool>(size_t begin, size_t count) const {
-  expect_datatype(TRITONSERVER_TYPE_BOOL);
+  expect<bool>();
   num_elements(1);
   std::vector<bool> elements(count);
   for (size_t i = 0; i < count; ++i) elements[i] = data[begin + i] != std::byte{0};
@@ -67,7 +90,7 @@ std::vector<bool> InputTensor::values<bool>(size_t begin, size_t count) const {
 // Each string comes after its length, 4 bytes with the least significant first.
 template <>
 std::vector<std::string> InputTensor::values<std::string>(size_t begin, size_t count) const {
-  expect_datatype(TRITONSERVER_TYPE_BYTES);
+  expect<std::string>();
   std::vector<std::string> elements;
   std::span<const std::byte> rest = data;
   for (size_t i = 0; i < begin + count; ++i) {

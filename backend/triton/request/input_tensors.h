@@ -21,6 +21,8 @@ inline constexpr TRITONSERVER_DataType kDataType<bool> = TRITONSERVER_TYPE_BOOL;
 template <>
 inline constexpr TRITONSERVER_DataType kDataType<int32_t> = TRITONSERVER_TYPE_INT32;
 template <>
+inline constexpr TRITONSERVER_DataType kDataType<int64_t> = TRITONSERVER_TYPE_INT64;
+template <>
 inline constexpr TRITONSERVER_DataType kDataType<uint64_t> = TRITONSERVER_TYPE_UINT64;
 template <>
 inline constexpr TRITONSERVER_DataType kDataType<float> = TRITONSERVER_TYPE_FP32;
@@ -42,14 +44,17 @@ struct InputTensor {
   size_t num_elements(size_t element_size) const;
   // The same without a look at `data`.
   size_t num_elements() const;
-  // Throws kInvalidArgument unless the datatype is `expected`.
-  void expect_datatype(TRITONSERVER_DataType expected) const;
+  // Throws kInvalidArgument unless elements of the datatype can be read as T.
+  template <class T>
+  void expect() const {
+    if (datatype != kDataType<T>) refuse_datatype(kDataType<T>);
+  }
 
   // Elements begin .. begin + count - 1 in row-major order, all of which must be there. Throws kInvalidArgument on
   // another datatype, and where the data are not of the shape's size. Triton's buffers are not aligned, hence the copy.
   template <class T>
   std::vector<T> values(size_t begin, size_t count) const {
-    expect_datatype(kDataType<T>);
+    expect<T>();
     num_elements(sizeof(T));
     std::vector<T> elements(count);
     if (count > 0) std::memcpy(elements.data(), data.data() + begin * sizeof(T), count * sizeof(T));
@@ -59,8 +64,16 @@ struct InputTensor {
   std::vector<T> values() const {
     return values<T>(0, num_elements());
   }
+
+ private:
+  [[noreturn]] void refuse_datatype(TRITONSERVER_DataType expected) const;
 };
 
+// TensorRT-LLM's repositories and clients of 0.5 and 0.6 have UINT32 where later ones have INT32.
+template <>
+void InputTensor::expect<int32_t>() const;
+template <>
+std::vector<int32_t> InputTensor::values<int32_t>(size_t begin, size_t count) const;
 template <>
 std::vector<bool> InputTensor::values<bool>(size_t begin, size_t count) const;
 template <>
@@ -82,7 +95,7 @@ class InputTensors {
   std::optional<T> scalar(const std::string& name, size_t index, size_t batch_size) const {
     const InputTensor* tensor = find(name);
     if (tensor == nullptr) return std::nullopt;
-    tensor->expect_datatype(kDataType<T>);
+    tensor->expect<T>();
     if (tensor->num_elements() != batch_size) refuse_scalar(*tensor, batch_size);
     return tensor->values<T>(index, 1).front();
   }

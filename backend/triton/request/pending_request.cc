@@ -49,7 +49,7 @@ void RunningRequests::stop(const std::string& id) {
 }
 
 PendingRequest::PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle& factory,
-                               ResponseWriter writer, std::vector<std::vector<int32_t>> prompts, std::string id,
+                               ResponseWriter writer, std::vector<PromptOutput> prompts, std::string id,
                                RunningRequests& running, LateEnds& late_ends)
     : statistics_(instance, factory.get()),
       writer_(std::move(writer)),
@@ -118,7 +118,8 @@ void PendingRequest::send(size_t sequence, const Response& content) {
   } else {
     const uint64_t begin = steady_now_ns();
     ResponseHandle response = new_response(factory_.get());
-    writer_.write(response.get(), content, prompts_[sequence], static_cast<int32_t>(sequence));
+    writer_.write(response.get(), history_.add_to(content, sequence), prompts_[sequence],
+                  static_cast<int32_t>(sequence));
     ended_ = ends;
     log_if_error(TRITONBACKEND_ResponseSend(response.release(), flags, nullptr));
     return count(content, begin);
@@ -156,11 +157,12 @@ bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vec
   last_fetch_ = Clock::now();
   if (unfetched_announcements_ > 0) --unfetched_announcements_;
   if (fetchable_.empty()) return false;
-  const Fetchable content = std::move(fetchable_.front());
+  Fetchable content = std::move(fetchable_.front());
   fetchable_.pop_front();
-  lock.unlock();
   try {
     if (content.response.error) throw *content.response.error;
+    content.response = history_.add_to(std::move(content.response), content.sequence);
+    lock.unlock();
     const uint64_t begin = steady_now_ns();
     ResponseHandle response = new_response(fetch);
     writer_.for_outputs(outputs).write(response.get(), content.response, prompts_[content.sequence],
@@ -168,6 +170,7 @@ bool PendingRequest::answer(TRITONBACKEND_ResponseFactory* fetch, const std::vec
     log_if_error(TRITONBACKEND_ResponseSend(response.release(), TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr));
     count(content.response, begin);
   } catch (const std::exception& error) {
+    if (lock.owns_lock()) lock.unlock();
     send_only_response(fetch, &error);
     statistics_.add_failure(error);
   }

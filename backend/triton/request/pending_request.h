@@ -15,6 +15,7 @@
 #include "triton/preload/late_ends.h"
 #include "triton/response/response_statistics.h"
 #include "triton/response/response_writer.h"
+#include "triton/response/stream_history.h"
 
 namespace inflight::triton {
 
@@ -45,11 +46,10 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Takes `factory`, but not if it throws: the caller answers then. `prompts` holds the tokens that output_ids starts
-  // with, one entry for each sequence of the batch.
+  // Takes `factory`, but not if it throws: the caller answers then. `prompts` has one entry for each sequence of the
+  // batch.
   PendingRequest(TRITONBACKEND_ModelInstance* instance, ResponseFactoryHandle& factory, ResponseWriter writer,
-                 std::vector<std::vector<int32_t>> prompts, std::string id, RunningRequests& running,
-                 LateEnds& late_ends);
+                 std::vector<PromptOutput> prompts, std::string id, RunningRequests& running, LateEnds& late_ends);
   ~PendingRequest();
 
   // The client went away, cancelled or stopped the request, it has ended with an error, or the server shuts down.
@@ -96,7 +96,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   ResponseFactoryHandle factory_;
   ResponseStatistics statistics_;
   const ResponseWriter writer_;
-  const std::vector<std::vector<int32_t>> prompts_;
+  const std::vector<PromptOutput> prompts_;
   const std::string id_;
   const uint64_t generation_id_;
   RunningRequests& running_;
@@ -110,6 +110,7 @@ class PendingRequest : public std::enable_shared_from_this<PendingRequest> {
   size_t unfinished_sequences_;
   std::vector<bool> has_sent_;  // for each sequence
   Clock::time_point last_announcement_ = Clock::now();
+  StreamHistory history_;  // of what was sent, or fetched
   mutable std::mutex fetching_;
   std::deque<Fetchable> fetchable_;
   Clock::time_point last_fetch_ = Clock::now();

@@ -5,10 +5,12 @@
 
 #include "common/error.h"
 #include "triton/errors.h"
-#include "triton/request/unknown_parameters.h"
+#include "triton/request/unknown_names.h"
 
 namespace inflight::triton {
 namespace {
+
+constexpr const char* kContextAndGeneration = "context_and_generation";
 
 double read_number(const char* name, TRITONSERVER_ParameterType type, const void* value) {
   if (type == TRITONSERVER_PARAMETER_INT) return static_cast<double>(*static_cast<const int64_t*>(value));
@@ -23,6 +25,17 @@ std::chrono::microseconds read_timeout(double microseconds) {
                 "; it must be a number of microseconds above 0, and at most ", kLongest);
   }
   return std::chrono::microseconds(std::llround(microseconds));
+}
+
+// TensorRT-LLM's disaggregated serving computes prompts and generates in different servers.
+void check_request_type(TRITONSERVER_ParameterType type, const void* value) {
+  if (type != TRITONSERVER_PARAMETER_STRING) {
+    throw_error(ErrorCode::kInvalidArgument, "request parameter ", kRequestType, " must be a string");
+  }
+  const std::string_view text = static_cast<const char*>(value);
+  if (text == kContextAndGeneration) return;
+  throw_error(ErrorCode::kUnsupported, "request parameter ", kRequestType, " is \"", text,
+              "\"; this version serves only ", kContextAndGeneration, ", where one server does both: leave it out");
 }
 
 }  // namespace
@@ -40,6 +53,8 @@ RequestParameters read_request_parameters(TRITONBACKEND_Request* request) {
       parameters.priority = static_cast<float>(read_number(name, type, value));
     } else if (name == std::string_view(kTimeout)) {
       parameters.timeout = read_timeout(read_number(name, type, value));
+    } else if (name == std::string_view(kRequestType)) {
+      check_request_type(type, value);
     } else {
       refuse_near_miss(name);
     }

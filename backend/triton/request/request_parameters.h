@@ -9,7 +9,8 @@ namespace inflight::triton {
 
 inline constexpr const char* kRequestPriority = "request_priority";
 inline constexpr const char* kTimeout = "timeout";
-inline constexpr const char* kRequestParameters[] = {kRequestPriority, kTimeout};
+inline constexpr const char* kRequestType = "request_type";
+inline constexpr const char* kRequestParameters[] = {kRequestPriority, kTimeout, kRequestType};
 
 // What a request says beside its tensors.
 struct RequestParameters {
@@ -21,7 +22,8 @@ struct RequestParameters {
   std::optional<std::chrono::microseconds> timeout;
 };
 
-// Throws kInvalidArgument naming a parameter that cannot be read, or that looks like a misspelled one.
+// Throws kInvalidArgument naming a parameter that cannot be read, or that looks like a misspelled one, and kUnsupported
+// for a request_type other than context_and_generation.
 RequestParameters read_request_parameters(TRITONBACKEND_Request* request);
 
 }  // namespace inflight::triton

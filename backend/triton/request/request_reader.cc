@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "common/error.h"
+#include "common/logging.h"
 #include "triton/errors.h"
 #include "triton/request/guided_decoding_reader.h"
 #include "triton/request/input_tensors.h"
@@ -66,10 +67,21 @@ StopTexts read_stop_texts(const SequenceTensors& tensors, const BackendConfig& c
   return stop;
 }
 
+// TensorRT-LLM generates as much as there is room for, and says so in its log.
+int32_t read_max_new_tokens(const SequenceTensors& tensors, size_t prompt_length, const EngineInfo& engine) {
+  const auto wanted = tensors.required_scalar<int32_t>("request_output_len");
+  const int32_t room = engine.max_seq_len - static_cast<int32_t>(prompt_length);
+  if (wanted <= room || room <= 0) return wanted;
+  log_warning("request_output_len (max_tokens) is ", wanted, ", and input_ids has ", prompt_length,
+              " tokens: this engine takes at most ", engine.max_seq_len, " together, so that ", room,
+              " are generated; ask for less, or rebuild with a larger --max-seq-len");
+  return room;
+}
+
 Request read_sequence(const SequenceTensors& tensors, const BackendConfig& config, const EngineInfo& engine) {
   Request request;
   request.input_ids = read_prompt(tensors);
-  request.max_new_tokens = tensors.required_scalar<int32_t>("request_output_len");
+  request.max_new_tokens = read_max_new_tokens(tensors, request.input_ids.size(), engine);
   request.sampling = read_sampling(tensors, engine);
   request.stop_words = tensors.words("stop_words_list");
   request.bad_words = tensors.words("bad_words_list");
@@ -158,6 +170,9 @@ InferenceRequest read_request(TRITONBACKEND_Request* request, const BackendConfi
     if (parameters.timeout) sequence.deadline = now + *parameters.timeout;
   }
   result.return_kv_cache_reuse_stats = read_flag(inputs, "return_kv_cache_reuse_stats").value_or(false);
+  result.return_perf_metrics = read_flag(inputs, "return_perf_metrics").value_or(false);
+  result.return_num_input_tokens = read_flag(inputs, "return_num_input_tokens").value_or(false);
+  result.return_num_output_tokens = read_flag(inputs, "return_num_output_tokens").value_or(false);
   result.exclude_input_in_output =
       read_flag(inputs, "exclude_input_in_output").value_or(config.exclude_input_in_output);
   for (Request& sequence : result.sequences) {

@@ -20,6 +20,9 @@ struct InferenceRequest {
   std::vector<Request> sequences;
   bool exclude_input_in_output = false;  // of non-streamed responses; streamed ones never hold the prompt
   bool return_kv_cache_reuse_stats = false;
+  bool return_perf_metrics = false;  // those statistics, and times and drafts
+  bool return_num_input_tokens = false;
+  bool return_num_output_tokens = false;
   std::vector<std::string> outputs;      // names the client asks for
 };
 

@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "common/error.h"
+#include "triton/request/unknown_names.h"
 
 namespace inflight::triton {
 namespace {
@@ -35,14 +36,19 @@ const std::unordered_set<std::string> kServed = {
     "early_stopping",
     "repetition_penalty",
     "min_length",
+    "min_tokens",
     "beam_search_diversity_rate",
     "presence_penalty",
     "frequency_penalty",
     "random_seed",
+    "seed",
     "return_log_probs",
     "return_context_logits",
     "return_generation_logits",
     "return_kv_cache_reuse_stats",
+    "return_perf_metrics",
+    "return_num_input_tokens",
+    "return_num_output_tokens",
     "exclude_input_in_output",
     "stop",
     "streaming",
@@ -78,12 +84,12 @@ const std::unordered_map<std::string, std::vector<double>> kOff = {
     {"lora_weights", {}},
     {"lora_config", {}},
     {"no_repeat_ngram_size", {0}},
-    {"return_perf_metrics", {0}},
     {"skip_cross_attn_blocks", {0}},
     {"encoder_input_features", {}},
     {"encoder_output_lengths", {}},
     {"cross_attention_mask", {}},
     {"context_phase_params", {}},
+    {"multimodal_embedding", {}},
 };
 
 std::vector<double> numbers(const InputTensor& tensor) {
@@ -112,9 +118,10 @@ void refuse_unless_off(const InputTensor& tensor, const std::vector<double>& off
   }
 }
 
-// The preprocessing model sends one pad token to decoder-only models, as TensorRT-LLM's does.
+// The preprocessing model sends one pad token a sequence to decoder-only models, as TensorRT-LLM's does.
 void refuse_decoder_input(const InputTensor& tensor) {
-  if (tensor.values<int32_t>().size() <= 1) return;
+  tensor.expect<int32_t>();
+  if (tensor.shape.empty() || tensor.shape.back() <= 1) return;
   throw_error(ErrorCode::kUnsupported, tensor.name, " is ", tensor.description(),
               "; this model has no encoder: put the whole text into input_ids");
 }
@@ -129,8 +136,7 @@ void refuse_unserved(const InputTensors& inputs) {
     } else if (const auto off = kOff.find(name); off != kOff.end()) {
       refuse_unless_off(tensor, off->second);
     } else {
-      throw_error(ErrorCode::kInvalidArgument, "unknown input ", name, " (", tensor.description(),
-                  "); remove it from the request and from config.pbtxt");
+      log_once_unknown("input", name);  // config.pbtxt has it, else Triton would have refused it
     }
   }
 }

@@ -6,7 +6,7 @@ namespace inflight::triton {
 
 // Inputs of TensorRT-LLM's contract that this version does not serve are accepted while they ask for nothing:
 // empty, or at the value that stands for "off". Throws kUnsupported naming the tensor and what it holds for any
-// other value, and kInvalidArgument for a tensor that the contract does not have.
+// other value. A tensor that the contract does not have is ignored, as in TensorRT-LLM, and logged once.
 void refuse_unserved(const InputTensors& inputs);
 
 }  // namespace inflight::triton

@@ -1,6 +1,7 @@
 #include "triton/response/response_writer.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "common/error.h"
 #include "triton/errors.h"
@@ -68,9 +69,9 @@ void ResponseWriter::add(TRITONBACKEND_Response* response, const char* name, std
   std::copy(values.begin(), values.end(), static_cast<T*>(buffer));
 }
 
-void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& content, std::span<const int32_t> prompt,
+void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& content, const PromptOutput& prompt,
                            int32_t batch_index) const {
-  write_sequences(response, content, prompt);
+  write_sequences(response, content, prompt.tokens);
 
   std::vector<int32_t> preceding(kPrecedingTokens, -1);
   std::copy_backward(content.preceding_tokens.begin(), content.preceding_tokens.end(), preceding.end());
@@ -78,19 +79,55 @@ void ResponseWriter::write(TRITONBACKEND_Response* response, const Response& con
   add_scalar<bool>(response, "sequence_finished", content.is_sequence_final);
   add_scalar<int32_t>(response, "batch_index", batch_index);
   add_scalar<int32_t>(response, "sequence_index", content.sequence_index);
+  write_logits(response, content);
+  write_counts(response, content, prompt.num_tokens);
+  if (format_.return_perf_metrics) write_perf_metrics(response, content.perf_metrics);
+}
+
+void ResponseWriter::write_logits(TRITONBACKEND_Response* response, const Response& content) const {
+  const float zero = 0.0f;
   if (content.context_logits != nullptr) {
     const auto rows = static_cast<int64_t>(content.context_logits->size()) / format_.vocab_size;
-    write_logits(response, "context_logits", {rows, format_.vocab_size}, *content.context_logits);
+    add_logits(response, "context_logits", {rows, format_.vocab_size}, *content.context_logits);
+  } else if (format_.fills_unasked) {
+    add_logits(response, "context_logits", {1, 1}, {&zero, 1});
   }
   if (!content.generation_logits.empty()) {
     const auto rows = static_cast<int64_t>(content.generation_logits.size()) / format_.vocab_size;
-    write_logits(response, "generation_logits", {1, rows, format_.vocab_size}, content.generation_logits);
+    add_logits(response, "generation_logits", {1, rows, format_.vocab_size}, content.generation_logits);
+  } else if (format_.fills_unasked) {
+    add_logits(response, "generation_logits", {1, 1, 1}, {&zero, 1});
   }
-  if (format_.return_kv_cache_reuse_stats) {
+}
+
+void ResponseWriter::write_counts(TRITONBACKEND_Response* response, const Response& content,
+                                  int32_t num_input_tokens) const {
+  if (format_.return_kv_cache_reuse_stats || format_.return_perf_metrics) {
     add_scalar<int32_t>(response, "kv_cache_alloc_new_blocks", content.kv_cache_alloc_new_blocks);
     add_scalar<int32_t>(response, "kv_cache_reused_blocks", content.kv_cache_reused_blocks);
     add_scalar<int32_t>(response, "kv_cache_alloc_total_blocks", content.kv_cache_alloc_total_blocks);
   }
+  if (format_.return_num_input_tokens) add_scalar<int32_t>(response, "num_input_tokens", num_input_tokens);
+  if (!format_.return_num_output_tokens) return;
+  size_t num_output_tokens = 0;
+  for (const Row& row : rows_of(content)) num_output_tokens += row.tokens.size();
+  add_scalar<int32_t>(response, "num_output_tokens", static_cast<int32_t>(num_output_tokens));
+}
+
+void ResponseWriter::write_perf_metrics(TRITONBACKEND_Response* response, const PerfMetrics& metrics) const {
+  const auto add_time = [&](const char* name, PerfMetrics::TimePoint time) {
+    const std::chrono::nanoseconds since_epoch = time.time_since_epoch();
+    add_scalar<int64_t>(response, name, since_epoch.count());
+  };
+  add_time("arrival_time_ns", metrics.arrival);
+  add_time("first_scheduled_time_ns", metrics.first_scheduled);
+  add_time("first_token_time_ns", metrics.first_token);
+  add_time("last_token_time_ns", metrics.last_token);
+  const auto accepted = static_cast<float>(metrics.accepted_draft_tokens);
+  add_scalar<float>(response, "acceptance_rate",
+                    metrics.draft_tokens == 0 ? 0.0f : accepted / static_cast<float>(metrics.draft_tokens));
+  add_scalar<int32_t>(response, "total_accepted_draft_tokens", metrics.accepted_draft_tokens);
+  add_scalar<int32_t>(response, "total_draft_tokens", metrics.draft_tokens);
 }
 
 void ResponseWriter::write_sequences(TRITONBACKEND_Response* response, const Response& content,
@@ -121,11 +158,15 @@ void ResponseWriter::write_sequences(TRITONBACKEND_Response* response, const Res
   if (format_.return_log_probs) {
     add<float>(response, "output_log_probs", {num_rows, static_cast<int64_t>(num_log_probs)}, log_probs.values());
     add<float>(response, "cum_log_probs", {num_rows}, cum_log_probs);
+  } else if (format_.fills_unasked) {
+    const auto num_zeros = static_cast<int64_t>(std::max<size_t>(num_tokens - prompt.size(), 1));
+    add<float>(response, "output_log_probs", {num_rows, num_zeros}, std::vector<float>(num_rows * num_zeros));
+    add<float>(response, "cum_log_probs", {num_rows}, std::vector<float>(num_rows));
   }
 }
 
-void ResponseWriter::write_logits(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
-                                  std::span<const float> logits) const {
+void ResponseWriter::add_logits(TRITONBACKEND_Response* response, const char* name, std::vector<int64_t> shape,
+                                std::span<const float> logits) const {
   if (format_.logits_datatype == TRITONSERVER_TYPE_FP32) return add<float>(response, name, std::move(shape), logits);
   if (!outputs_.contains(name)) return;
   const std::vector<_Float16> converted(logits.begin(), logits.end());

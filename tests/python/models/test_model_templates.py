@@ -10,12 +10,14 @@ from inflight.repository.template import fill
 ENSEMBLES = ("ensemble", "tensorrt_llm_bls")
 SCALARS = {
     "INT32": "num_return_sequences num_draft_tokens decoder_input_lengths end_id pad_id beam_width runtime_top_k "
-    "runtime_top_p_reset_ids min_length prompt_vocab_size retention_decode_priority retention_decode_duration_ms",
+    "runtime_top_p_reset_ids min_length min_tokens prompt_vocab_size retention_decode_priority "
+    "retention_decode_duration_ms lookahead_window_size lookahead_ngram_size lookahead_verification_set_size",
     "FP32": "draft_acceptance_threshold temperature runtime_top_p min_p runtime_top_p_min runtime_top_p_decay "
     "len_penalty repetition_penalty presence_penalty frequency_penalty beam_search_diversity_rate",
     "BOOL": "early_stopping return_log_probs return_context_logits return_generation_logits "
-    "return_kv_cache_reuse_stats exclude_input_in_output include_stop_str_in_output stop streaming",
-    "UINT64": "random_seed lora_task_id",
+    "return_kv_cache_reuse_stats return_perf_metrics return_num_input_tokens return_num_output_tokens "
+    "exclude_input_in_output include_stop_str_in_output stop streaming",
+    "UINT64": "random_seed seed lora_task_id",
 }
 VECTORS = {
     ("INT32", (-1,)): "draft_input_ids decoder_input_ids retention_token_range_starts retention_token_range_ends "
@@ -39,6 +41,15 @@ GENERATION_OUTPUTS = {
     "kv_cache_alloc_new_blocks": ("INT32", (1,)),
     "kv_cache_reused_blocks": ("INT32", (1,)),
     "kv_cache_alloc_total_blocks": ("INT32", (1,)),
+    "arrival_time_ns": ("INT64", (1,)),
+    "first_scheduled_time_ns": ("INT64", (1,)),
+    "first_token_time_ns": ("INT64", (1,)),
+    "last_token_time_ns": ("INT64", (1,)),
+    "acceptance_rate": ("FP32", (1,)),
+    "total_accepted_draft_tokens": ("INT32", (1,)),
+    "total_draft_tokens": ("INT32", (1,)),
+    "num_input_tokens": ("INT32", (1,)),
+    "num_output_tokens": ("INT32", (1,)),
 }
 
 

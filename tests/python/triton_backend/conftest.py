@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
+from old_repositories import make_old_generation
 
 import inflight
 from inflight.launcher.server import TritonServer
@@ -42,7 +43,8 @@ def write_model(engine) -> Callable[..., None]:
 def server(tmp_path_factory, write_model):
     """tensorrt_llm as the template has it (decoupled), `coupled`, `upstream_name` with backend tensorrtllm, `unbatched`
     with max_batch_size 0, `short_queue` for one waiting request, `unpaced` that sends responses as fast as they come,
-    `measured` that serves one test module only, and others named after what they do."""
+    `measured` that serves one test module only, `version_0_6` with the inputs that TensorRT-LLM's repositories had,
+    and others named after what they do."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tensorrt_llm")
     write_model(repository, "coupled", decoupled_mode=False, max_beam_width=4)
@@ -65,6 +67,8 @@ def server(tmp_path_factory, write_model):
     config = repository / "unbatched" / "config.pbtxt"
     # Triton has no scalars without a batch dimension.
     config.write_text(config.read_text().replace("reshape: { shape: [ ] }", ""))
+    write_model(repository, "version_0_6", exclude_input_in_output=True)
+    make_old_generation(repository / "version_0_6" / "config.pbtxt")
     with TritonServer(repository) as server:
         yield server
 

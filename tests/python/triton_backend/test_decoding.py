@@ -112,11 +112,6 @@ class TestBeams:
         for beam, length in zip(ids, lengths, strict=True):
             assert (beam[:length] >= 0).all() and (beam[length:] == -1).all()
 
-    def test_come_at_the_end_of_a_stream(self, grpc, infer):
-        results = stream(grpc, request(PROMPT, MAX_TOKENS, end_id=-1, streaming=True, beam_width=3))
-        last = results[-1].as_numpy("output_ids")
-        assert last.tolist() == infer(beam_width=3).as_numpy("output_ids").tolist()
-
 
 class TestLogits:
     @pytest.mark.parametrize(("model", "dtype"), [("coupled", np.float32), ("half_logits", np.float16)])
@@ -138,11 +133,8 @@ class TestLogits:
         np.testing.assert_allclose(result.as_numpy("context_logits")[0], logits[: len(PROMPT)], atol=2e-3)
         np.testing.assert_allclose(result.as_numpy("generation_logits")[0, 0], logits[len(PROMPT) - 1 : -1], atol=2e-3)
 
-    def test_of_a_stream(self, grpc, expected):
-        flags = {"streaming": True, "return_context_logits": True, "return_generation_logits": True}
-        results = stream(grpc, request(PROMPT, MAX_TOKENS, end_id=-1, **flags))
-        assert results[0].as_numpy("context_logits").shape == (1, len(PROMPT), VOCAB_SIZE)
-        assert all(result.as_numpy("context_logits") is None for result in results[1:])
+    def test_each_response_of_a_stream_has_those_of_its_tokens(self, grpc, expected):
+        results = stream(grpc, request(PROMPT, MAX_TOKENS, end_id=-1, streaming=True, return_generation_logits=True))
         generation = [result.as_numpy("generation_logits") for result in results]
         rows = np.concatenate([rows[0, 0] for rows in generation if rows is not None])
         assert rows.argmax(axis=1).tolist() == expected

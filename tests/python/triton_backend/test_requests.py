@@ -160,7 +160,7 @@ def test_model_without_batch_dimension(grpc, expected):
 
 REFUSED = {
     "by the reader": request(PROMPT, lora_task_id=np.array([[1]], np.uint64)),
-    "by the batch manager": request(PROMPT, max_tokens=1000),
+    "by the batch manager": request(PROMPT, max_tokens=0),
 }
 
 

@@ -1,4 +1,4 @@
-#include "triton/request/unknown_parameters.h"
+#include "triton/request/unknown_names.h"
 
 #include <algorithm>
 #include <cctype>
@@ -35,20 +35,19 @@ std::string printable(std::string_view name) {
   return text;
 }
 
-void log_once(std::string_view name) {
+}  // namespace
+
+void log_once_unknown(std::string_view what, std::string_view name) {
   static std::mutex mutex;
   static std::set<std::string, std::less<>> logged;
   std::lock_guard lock(mutex);
   if (logged.size() >= kMaxLogged || !logged.insert(printable(name)).second) return;
-  log_warning("request field or parameter \"", printable(name),
-              "\" is not known and has no effect; this is logged once");
+  log_warning(what, " \"", printable(name), "\" is not known and has no effect; this is logged once");
 }
-
-}  // namespace
 
 void refuse_near_miss(std::string_view name) {
   const std::string_view meant = near_miss(name, known_names());
-  if (meant.empty()) return log_once(name);
+  if (meant.empty()) return log_once_unknown("request field or parameter", name);
   if (meant == name) {
     throw_error(ErrorCode::kInvalidArgument, "\"", name,
                 "\" is no input of the model that was asked, and has no effect as a request parameter: send it as the "

@@ -1,0 +1,16 @@
+#include "triton/response/stream_history.h"
+
+namespace inflight::triton {
+
+Response StreamHistory::add_to(Response response, size_t batch_index) {
+  const bool says_something = !response.log_probs.empty() || response.context_logits != nullptr;
+  if (!says_something && said_.empty()) return response;
+  Said& said = said_[{batch_index, response.sequence_index}];
+  said.log_probs.insert(said.log_probs.end(), response.log_probs.begin(), response.log_probs.end());
+  response.log_probs = said.log_probs;
+  if (response.context_logits != nullptr) said.context_logits = response.context_logits;
+  if (response.is_sequence_final) response.context_logits = std::move(said.context_logits);
+  return response;
+}
+
+}  // namespace inflight::triton

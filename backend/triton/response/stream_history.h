@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "batch_manager/request.h"
+
+namespace inflight::triton {
+
+// What a request's responses have said so far of log-probs and context logits. Clients of TensorRT-LLM keep the last
+// response of a stream and find both whole in it.
+class StreamHistory {
+ public:
+  // The response with all of its sequence's log-probs up to here; if it is the sequence's last, with the context logits
+  // as well. `batch_index`: the sequence's prompt. Responses come in their order, one at a time.
+  Response add_to(Response response, size_t batch_index);
+
+ private:
+  struct Said {
+    std::vector<float> log_probs;
+    std::shared_ptr<const std::vector<float>> context_logits;
+  };
+  std::map<std::pair<size_t, int32_t>, Said> said_;  // of (batch_index, sequence_index)
+};
+
+}  // namespace inflight::triton
