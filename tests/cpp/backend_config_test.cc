@@ -196,11 +196,11 @@ TEST(logits_are_of_the_type_of_their_outputs) {
 
 TEST(outputs_that_were_required_once_are_filled_where_draft_logits_are_unknown) {
   auto json = document({});
-  CHECK(!parse_model_config(json.dump(), kModel).fills_unasked_outputs);
+  CHECK(!parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
   json["input"] = {{{"name", "input_ids"}}};
-  CHECK(parse_model_config(json.dump(), kModel).fills_unasked_outputs);
+  CHECK(parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
   json["input"].push_back({{"name", "draft_logits"}});
-  CHECK(!parse_model_config(json.dump(), kModel).fills_unasked_outputs);
+  CHECK(!parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
 }
 
 TEST(what_is_not_served_is_refused_by_name) {

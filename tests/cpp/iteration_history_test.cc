@@ -50,7 +50,22 @@ TEST(a_history_of_no_steps_stays_empty) {
   CHECK(take(history).empty());
 }
 
-TEST(a_step_is_one_line_of_json_with_the_keys_of_tensorrt_llm) {
+namespace {
+
+// The line's JSON without the time of day, after what is written before it.
+nlohmann::json json_of(const std::string& line) {
+  const std::string prefix = "tensorrt_llm, 1234 us: [TensorRT-LLM][INFO] ";
+  CHECK_EQ(line.substr(0, prefix.size()), prefix);
+  CHECK(line.find('\n') == std::string::npos);
+  auto json = nlohmann::json::parse(line.substr(prefix.size()));
+  CHECK_EQ(json["Timestamp"].get<std::string>().size(), std::string("11-20-2026 20:15:03.041592").size());
+  json.erase("Timestamp");
+  return json;
+}
+
+}  // namespace
+
+TEST(a_step_is_a_line_with_the_keys_of_tensorrt_llm_and_no_others) {
   IterationStatistics statistics = step(12);
   statistics.active_requests = 5;
   statistics.queued_requests = 2;
@@ -60,27 +75,39 @@ TEST(a_step_is_one_line_of_json_with_the_keys_of_tensorrt_llm) {
   statistics.generation_sequences = 3;
   statistics.context_tokens = 40;
   statistics.generation_tokens = 3;
-  statistics.free_blocks = 7;
-  statistics.used_blocks = 9;
+  statistics.free_blocks = 12;
+  statistics.used_blocks = 4;
   statistics.duration = std::chrono::microseconds(1234);
   Statistics model;
   model.max_requests = 8;
   model.kv_cache.total_blocks = 16;
   model.kv_cache.tokens_per_block = 32;
+  model.kv_cache.reused_blocks = 6;
+  const Iteration iteration{statistics, std::chrono::system_clock::now()};
 
-  const std::string text = iteration_line("tensorrt_llm", {statistics, std::chrono::system_clock::now()}, model);
-  CHECK(text.find('\n') == std::string::npos);
-  auto line = nlohmann::json::parse(text);
-  CHECK_EQ(line["Timestamp"].get<std::string>().size(), std::string("11-20-2026 20:15:03.041592").size());
-  line.erase("Timestamp");
-  const nlohmann::json expected = {
-      {"Model", "tensorrt_llm"},    {"Iteration Counter", 12},      {"Active Request Count", 5},
-      {"Max Request Count", 8},     {"Waiting Requests", 3},        {"Paused Requests", 1},
-      {"Scheduled Requests", 4},    {"Context Requests", 1},        {"Generation Requests", 3},
-      {"Total Context Tokens", 40}, {"Total Generation Tokens", 3}, {"Max KV cache blocks", 16},
-      {"Free KV cache blocks", 7},  {"Used KV cache blocks", 9},    {"Tokens per KV cache block", 32},
-      {"Duration us", 1234}};
-  CHECK(line == expected);
+  nlohmann::json expected = {{"Iteration Counter", 12},
+                             {"Active Request Count", 5},
+                             {"Max Request Count", 8},
+                             {"Waiting Requests", 3},
+                             {"Scheduled Requests", 4},
+                             {"Context Requests", 1},
+                             {"Total Context Tokens", 40},
+                             {"Max KV cache blocks", 16},
+                             {"Free KV cache blocks", 12},
+                             {"Used KV cache blocks", 4},
+                             {"Tokens per KV cache block", 32},
+                             {"Reused KV cache blocks", 6},
+                             {"Fraction used KV cache blocks", 0.25},
+                             {"Runtime CPU Memory Usage", 4096},
+                             {"Runtime GPU Memory Usage", 0},
+                             {"Runtime Pinned Memory Usage", 0},
+                             {"KV cache transfer time", 0},
+                             {"Request count", 0}};
+  nlohmann::json in_flight = expected, static_batch = expected;
+  in_flight.update({{"Generation Requests", 3}, {"Paused Requests", 1}, {"MicroBatch ID", 0}});
+  static_batch.update({{"Total Generation Tokens", 3}, {"Empty Generation Slots", 4}});
+  CHECK(json_of(iteration_line("tensorrt_llm", iteration, model, false, 4096)) == in_flight);
+  CHECK(json_of(iteration_line("tensorrt_llm", iteration, model, true, 4096)) == static_batch);
 }
 
 TEST_MAIN()

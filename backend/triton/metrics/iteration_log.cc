@@ -1,8 +1,11 @@
 #include "triton/metrics/iteration_log.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
+
+#include "common/error.h"
 
 namespace inflight::triton {
 namespace {
@@ -21,28 +24,40 @@ std::string timestamp(std::chrono::system_clock::time_point time) {
 
 }  // namespace
 
-std::string iteration_line(const std::string& model, const Iteration& iteration, const Statistics& statistics) {
+std::string iteration_line(const std::string& model, const Iteration& iteration, const Statistics& statistics,
+                           bool is_static_batch, int64_t resident_memory) {
   const IterationStatistics& step = iteration.statistics;
-  const nlohmann::ordered_json line = {
-      {"Model", model},
-      {"Iteration Counter", step.iteration},
-      {"Timestamp", timestamp(iteration.time)},
+  const KvCacheStatistics& cache = statistics.kv_cache;
+  nlohmann::ordered_json line = {
       {"Active Request Count", step.active_requests},
+      {"Iteration Counter", step.iteration},
       {"Max Request Count", statistics.max_requests},
-      {"Waiting Requests", step.queued_requests + step.paused_requests},
-      {"Paused Requests", step.paused_requests},
-      {"Scheduled Requests", step.scheduled_sequences},
+      {"Runtime CPU Memory Usage", resident_memory},
+      {"Runtime GPU Memory Usage", 0},
+      {"Runtime Pinned Memory Usage", 0},
+      {"Timestamp", timestamp(iteration.time)},
       {"Context Requests", step.context_sequences},
-      {"Generation Requests", step.generation_sequences},
+      {"Scheduled Requests", step.scheduled_sequences},
       {"Total Context Tokens", step.context_tokens},
-      {"Total Generation Tokens", step.generation_tokens},
-      {"Max KV cache blocks", statistics.kv_cache.total_blocks},
+      {"Waiting Requests", step.queued_requests + step.paused_requests},
       {"Free KV cache blocks", step.free_blocks},
+      {"Max KV cache blocks", cache.total_blocks},
+      {"Tokens per KV cache block", cache.tokens_per_block},
       {"Used KV cache blocks", step.used_blocks},
-      {"Tokens per KV cache block", statistics.kv_cache.tokens_per_block},
-      {"Duration us", step.duration.count()},
+      {"Reused KV cache blocks", cache.reused_blocks},
+      {"Fraction used KV cache blocks", static_cast<double>(step.used_blocks) / std::max(cache.total_blocks, 1)},
+      {"KV cache transfer time", 0},
+      {"Request count", 0},
   };
-  return line.dump();
+  if (is_static_batch) {
+    line["Total Generation Tokens"] = step.generation_tokens;
+    line["Empty Generation Slots"] = statistics.max_requests - step.scheduled_sequences;
+  } else {
+    line["Generation Requests"] = step.generation_sequences;
+    line["MicroBatch ID"] = 0;
+    line["Paused Requests"] = step.paused_requests;
+  }
+  return concat(model, ", ", step.duration.count(), " us: [TensorRT-LLM][INFO] ", line.dump());
 }
 
 }  // namespace inflight::triton

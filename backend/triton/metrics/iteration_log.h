@@ -1,13 +1,17 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
+#include "batch_manager/statistics.h"
 #include "triton/metrics/iteration_history.h"
 
 namespace inflight::triton {
 
-// The line of JSON that the log has for a step: TensorRT-LLM's keys, where it has one, then our own.
-// `statistics` gives what is the same for all steps of a model.
-std::string iteration_line(const std::string& model, const Iteration& iteration, const Statistics& statistics);
+// A step as a line of the log: the model and the step's time, then what TensorRT-LLM writes of a step, so that what
+// reads its log finds the same here: "[TensorRT-LLM][INFO] " and a JSON object with its keys and no others, which are
+// those of its metrics. `resident_memory`: of this process, in bytes.
+std::string iteration_line(const std::string& model, const Iteration& iteration, const Statistics& statistics,
+                           bool is_static_batch, int64_t resident_memory);
 
 }  // namespace inflight::triton

@@ -1,10 +1,7 @@
 #include "triton/metrics/metrics.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 
 namespace inflight::triton {
 namespace {
@@ -14,15 +11,6 @@ using Seconds = std::chrono::duration<double>;
 const std::vector<double> kTokenCounts = {10, 50, 100, 500, 1000};  // TensorRT-LLM's
 const std::vector<double> kLatencies = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,  0.25,
                                         0.5,   1.0,    2.5,   5.0,  10.0,  25.0, 50.0, 100.0};
-
-// Of this process, in bytes; 0 if the kernel does not say.
-double resident_memory() {
-  static const long page_size = sysconf(_SC_PAGESIZE);
-  std::ifstream file("/proc/self/statm");
-  double total = 0, resident = 0;
-  file >> total >> resident;
-  return resident * static_cast<double>(page_size);
-}
 
 // Positions in the label values of inflight_ended_requests_total.
 enum Outcome : size_t { kCompleted, kCancelled, kFailed };
@@ -63,6 +51,8 @@ Metrics::Metrics(const MetricOwner& owner, bool is_static_batch)
                       {"cpu", "gpu", "pinned"}),
       kv_cache_blocks_(owner, "nv_trt_llm_kv_cache_block_metrics", "TRT LLM KV cache block metrics",
                        "kv_cache_block_type", {"max", "free", "used", "tokens_per", "reused", "fraction"}),
+      disaggregated_serving_(owner, "nv_trt_llm_disaggregated_serving_metrics", "TRT LLM disaggregated serving metrics",
+                             "disaggregated_serving_type", {"kv_cache_transfer_ms", "request_count"}),
       batching_(batching_gauges(owner, is_static_batch)),
       general_(owner, "nv_trt_llm_general_metrics", "General TRT LLM metrics", "general_type",
                {"timestamp", "iteration_counter"}),
@@ -92,13 +82,13 @@ Metrics::Metrics(const MetricOwner& owner, bool is_static_batch)
 }
 
 void Metrics::report(const Statistics& statistics, const IterationStatistics& last,
-                     std::chrono::system_clock::time_point time) noexcept {
+                     std::chrono::system_clock::time_point time, int64_t resident_memory) noexcept {
   const KvCacheStatistics& cache = statistics.kv_cache;
   const double used_fraction = static_cast<double>(cache.used_blocks) / std::max(cache.total_blocks, 1);
   const auto timestamp = std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
   requests_.set(statistics.active_requests, statistics.max_requests, last.scheduled_sequences, last.context_sequences,
                 statistics.queued_requests + statistics.paused_requests);
-  runtime_memory_.set(resident_memory(), 0, 0);
+  runtime_memory_.set(resident_memory, 0, 0);
   kv_cache_blocks_.set(cache.total_blocks, cache.free_blocks, cache.used_blocks, cache.tokens_per_block,
                        cache.reused_blocks, used_fraction);
   if (is_static_batch_) {

@@ -15,8 +15,9 @@ class Metrics {
   Metrics(const MetricOwner& owner, bool is_static_batch);
 
   // Brings up to date what is polled. `last` is the last step, made at `time`; one that holds nothing while none runs.
-  void report(const Statistics& statistics, const IterationStatistics& last,
-              std::chrono::system_clock::time_point time) noexcept;
+  // `resident_memory`: of this process, in bytes.
+  void report(const Statistics& statistics, const IterationStatistics& last, std::chrono::system_clock::time_point time,
+              int64_t resident_memory) noexcept;
 
   // A request has ended. From another thread than report().
   void observe(const RequestTimes& times) noexcept;
@@ -27,6 +28,7 @@ class Metrics {
   Gauges requests_;
   Gauges runtime_memory_;
   Gauges kv_cache_blocks_;
+  Counters disaggregated_serving_;
   Gauges batching_;
   Gauges general_;
   Histogram input_tokens_;

@@ -1,15 +1,39 @@
 #include "triton/metrics/statistics_reporter.h"
 
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
 #include <utility>
 
 #include "triton/errors.h"
 #include "triton/metrics/iteration_log.h"
 
 namespace inflight::triton {
+namespace {
 
-StatisticsReporter::StatisticsReporter(std::string model, const BatchManager& batch_manager,
+// Of this process, in bytes; 0 if the kernel does not say.
+int64_t resident_memory() {
+  static const long page_size = sysconf(_SC_PAGESIZE);
+  std::ifstream file("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * page_size;
+}
+
+// Nothing runs: the last step says nothing about now.
+IterationStatistics idle_statistics(const Statistics& statistics) {
+  return {.iteration = statistics.iterations,
+          .free_blocks = statistics.kv_cache.free_blocks,
+          .used_blocks = statistics.kv_cache.used_blocks};
+}
+
+}  // namespace
+
+StatisticsReporter::StatisticsReporter(std::string model, bool is_static_batch, const BatchManager& batch_manager,
                                        IterationHistory& iterations, Metrics& metrics, std::chrono::milliseconds period)
     : model_(std::move(model)),
+      is_static_batch_(is_static_batch),
       batch_manager_(batch_manager),
       iterations_(iterations),
       metrics_(metrics),
@@ -34,17 +58,18 @@ void StatisticsReporter::run() {
 
 void StatisticsReporter::report() {
   const Statistics statistics = batch_manager_.statistics();
+  const int64_t memory = resident_memory();
   iterations_.take(taken_);
-  if (!taken_.empty()) {
-    last_ = taken_.back();
-  } else if (statistics.active_requests == 0) {
-    last_.statistics = {};  // nothing runs: the last step says nothing about now
-  }
-  metrics_.report(statistics, last_.statistics, last_.time);
+  const bool was_idle = std::exchange(is_idle_, taken_.empty() && statistics.active_requests == 0);
+  if (!taken_.empty()) last_ = taken_.back();
+  if (is_idle_) last_.statistics = idle_statistics(statistics);
+  if (is_idle_ && !was_idle) taken_.push_back(last_);
+  metrics_.report(statistics, last_.statistics, last_.time, memory);
   if (!TRITONSERVER_LogIsEnabled(TRITONSERVER_LOG_VERBOSE)) return;
   for (const Iteration& iteration : taken_) {
-    const std::string line = iteration_line(model_, iteration, statistics);
-    log_if_error(TRITONSERVER_LogMessage(TRITONSERVER_LOG_VERBOSE, "inflight", 0, line.c_str()));
+    // Not through Triton's log, which would make it a JSON string.
+    const std::string line = iteration_line(model_, iteration, statistics, is_static_batch_, memory) + "\n";
+    std::fwrite(line.data(), 1, line.size(), stderr);
   }
 }
 

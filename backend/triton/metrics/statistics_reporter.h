@@ -13,13 +13,14 @@
 
 namespace inflight::triton {
 
-// Keeps Triton's metrics of one model up to date, busy or idle, and at verbose level logs a line for each step: every
-// `period`, from a thread of its own, so that the batch manager's loop spends no time on either.
+// Keeps Triton's metrics of one model up to date, busy or idle, and at verbose level logs a line for each step, and one
+// when nothing runs any more: every `period`, from a thread of its own, so that the batch manager's loop spends no time
+// on either.
 class StatisticsReporter {
  public:
   // All must outlive it.
-  StatisticsReporter(std::string model, const BatchManager& batch_manager, IterationHistory& iterations,
-                     Metrics& metrics, std::chrono::milliseconds period);
+  StatisticsReporter(std::string model, bool is_static_batch, const BatchManager& batch_manager,
+                     IterationHistory& iterations, Metrics& metrics, std::chrono::milliseconds period);
   ~StatisticsReporter();
   StatisticsReporter(const StatisticsReporter&) = delete;
   StatisticsReporter& operator=(const StatisticsReporter&) = delete;
@@ -29,6 +30,7 @@ class StatisticsReporter {
   void report();
 
   const std::string model_;
+  const bool is_static_batch_;
   const BatchManager& batch_manager_;
   IterationHistory& iterations_;
   Metrics& metrics_;
@@ -36,6 +38,7 @@ class StatisticsReporter {
 
   std::vector<Iteration> taken_;
   Iteration last_{};
+  bool is_idle_ = true;
 
   std::mutex mutex_;
   std::condition_variable closed_;

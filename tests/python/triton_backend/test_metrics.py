@@ -2,6 +2,7 @@
 
 import json
 import queue
+import re
 import time
 
 import numpy as np
@@ -13,18 +14,6 @@ from greedy import greedy_tokens
 from requests_of_ids import request, tensors
 
 TOKENS_PER_BLOCK = 32
-TENSORRT_LLM = {
-    "nv_trt_llm_request_metrics": {"active", "max", "scheduled", "context", "waiting"},
-    "nv_trt_llm_runtime_memory_metrics": {"cpu", "gpu", "pinned"},
-    "nv_trt_llm_kv_cache_block_metrics": {"max", "free", "used", "tokens_per", "reused", "fraction"},
-    "nv_trt_llm_inflight_batcher_metrics": {
-        "total_context_tokens",
-        "generation_requests",
-        "micro_batch_id",
-        "paused_requests",
-    },
-    "nv_trt_llm_general_metrics": {"timestamp", "iteration_counter"},
-}
 HISTOGRAMS = (
     "inflight_queue_time_seconds",
     "inflight_time_to_first_token_seconds",
@@ -41,11 +30,6 @@ def metrics(server):
 def generate(http, count: int = 1, **others) -> None:
     for _ in range(count):
         http.infer("measured", tensors(httpclient, request(end_id=-1, **others)))
-
-
-@pytest.mark.parametrize("family", TENSORRT_LLM)
-def test_families_and_labels_are_those_of_tensorrt_llm(metrics, family):
-    assert {label for name, label in metrics() if name == family} == TENSORRT_LLM[family]
 
 
 def test_all_blocks_are_free_when_nothing_runs(metrics):
@@ -125,31 +109,81 @@ def test_drafts_are_counted(metrics, http, engine):
 
 @pytest.fixture
 def steps(server, http):
-    """steps(): the lines that the log has for steps of the model `measured`, once it is told to log them.
-
-    Triton makes a message a JSON string, unless TRITON_SERVER_ESCAPE_LOG_MESSAGES=FALSE.
-    """
+    """steps(): the lines that the log has for steps of the model `measured`, once it is told to log them, as programs
+    that read TensorRT-LLM's log find them."""
     http.update_log_settings({"log_verbose_level": 1})
 
     def steps() -> list[dict]:
-        messages = [line.partition("] ")[2] for line in server.log_file.read_text().splitlines()]
-        lines = [json.loads(json.loads(message)) for message in messages if "Iteration Counter" in message]
-        return [line for line in lines if line["Model"] == "measured"]
+        lines = re.findall(r"^measured, \d+ us: \[TensorRT-LLM\]\[INFO\] ({.*})$", server.log_file.read_text(), re.M)
+        return [json.loads(line) for line in lines]
 
     yield steps
     http.update_log_settings({"log_verbose_level": 0})
 
 
-def test_each_step_is_a_line_of_the_verbose_log(http, steps):
+def test_each_step_is_a_line_of_the_verbose_log_and_so_is_the_end_of_the_last(http, steps):
     generate(http, input_ids=range(5, 25), max_tokens=7)
-    prometheus.wait_for(lambda: len(steps()) == 7)
-    context, *generation = steps()
+    prometheus.wait_for(lambda: len(steps()) == 8)
+    context, *generation, idle = steps()
     assert context["Total Context Tokens"] == 20 and context["Context Requests"] == 1
     assert [step["Generation Requests"] for step in generation] == [1] * 6
     assert [step["Iteration Counter"] - context["Iteration Counter"] for step in generation] == [1, 2, 3, 4, 5, 6]
-    for step in steps():
+    for step in (context, *generation):
         assert step["Active Request Count"] == step["Scheduled Requests"] == 1
         assert step["Used KV cache blocks"] + step["Free KV cache blocks"] == step["Max KV cache blocks"]
+    assert idle["Active Request Count"] == idle["Scheduled Requests"] == idle["Used KV cache blocks"] == 0
+    assert idle["Iteration Counter"] == generation[-1]["Iteration Counter"]
+
+
+# Of the metrics of TensorRT-LLM, by family and label, and of the log: TensorRT-LLM's own tests compare them.
+KEYS = {
+    "nv_trt_llm_request_metrics": {
+        "active": "Active Request Count",
+        "max": "Max Request Count",
+        "scheduled": "Scheduled Requests",
+        "context": "Context Requests",
+        "waiting": "Waiting Requests",
+    },
+    "nv_trt_llm_runtime_memory_metrics": {
+        "cpu": "Runtime CPU Memory Usage",
+        "gpu": "Runtime GPU Memory Usage",
+        "pinned": "Runtime Pinned Memory Usage",
+    },
+    "nv_trt_llm_kv_cache_block_metrics": {
+        "max": "Max KV cache blocks",
+        "free": "Free KV cache blocks",
+        "used": "Used KV cache blocks",
+        "tokens_per": "Tokens per KV cache block",
+        "reused": "Reused KV cache blocks",
+        "fraction": "Fraction used KV cache blocks",
+    },
+    "nv_trt_llm_disaggregated_serving_metrics": {
+        "kv_cache_transfer_ms": "KV cache transfer time",
+        "request_count": "Request count",
+    },
+    "nv_trt_llm_inflight_batcher_metrics": {
+        "total_context_tokens": "Total Context Tokens",
+        "generation_requests": "Generation Requests",
+        "micro_batch_id": "MicroBatch ID",
+        "paused_requests": "Paused Requests",
+    },
+    "nv_trt_llm_general_metrics": {"timestamp": "Timestamp", "iteration_counter": "Iteration Counter"},
+}
+NOT_COMPARED = {"Timestamp", "Runtime CPU Memory Usage"}  # as they go on, or are written another way
+
+
+def test_metrics_and_log_say_the_same_under_the_keys_of_tensorrt_llm(http, metrics, steps):
+    before = len(steps())
+    generate(http, max_tokens=3)
+    prometheus.wait_for(lambda: len(steps()) == before + 4)
+    last, found = steps()[-1], metrics()
+    for family, keys in KEYS.items():
+        assert {label for name, label in found if name == family} == keys.keys()
+    metrics_of_key = {key: found[family, label] for family, keys in KEYS.items() for label, key in keys.items()}
+    assert last.keys() == metrics_of_key.keys()
+    assert {key: last[key] for key in last.keys() - NOT_COMPARED} == {
+        key: metrics_of_key[key] for key in last.keys() - NOT_COMPARED
+    }
 
 
 def test_no_step_is_logged_otherwise(server, http):
