@@ -11,7 +11,6 @@ from inflight.launcher.server import TritonServer
     ("values", "expected"),
     [
         ({"engine_dir": "/nowhere"}, r'gpt_model_path is "/nowhere", which is not a directory'),
-        ({"triton_max_batch_size": 9}, r"config.pbtxt: max_batch_size is 9, but .*/config.json was built for 8"),
         ({"sink_token_length": 300, "max_attention_window_size": 64}, r"config.pbtxt: sink_token_length is 300"),
         ({"max_attention_window_size": 3}, r"config.pbtxt: max_attention_window_size is 3"),
         ({"decoding_mode": "medusa"}, r'parameter decoding_mode is "medusa"'),
