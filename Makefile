@@ -83,7 +83,7 @@ GPU_VARIANTS := --set HEAD_SIZE=64 --set dtype=bf16 --set cache=bf16 --set quant
 gpu: $(VENV)/.test-requirements $(VENV)/.gpu-requirements
 	$(BIN)/cmake -S . -B $(BUILD)/gpu -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DINFLIGHT_CUDA=ON -DINFLIGHT_BUILD_TESTS=ON \
-	    "-DINFLIGHT_GPU_VARIANTS=$(GPU_VARIANTS)" -DCMAKE_CUDA_FLAGS=-Xcicc=-O1
+	    "-DINFLIGHT_GPU_VARIANTS=$(GPU_VARIANTS)"
 	$(BIN)/cmake --build $(BUILD)/gpu --target backend/engine/tensorrt/all tests/gpu/all
 	$(BIN)/ctest --test-dir $(BUILD)/gpu -R gpu_operations_test --output-on-failure --no-tests=error
 

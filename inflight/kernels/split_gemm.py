@@ -93,9 +93,13 @@ SPLIT_GEMM = Kernel(
     keys={"ADD_RESIDUAL": (False, True)},
     tiles=[
         Tile(
-            {"ROWS": rows, "COLUMNS": 64, "DEPTH": 128}, num_warps=4, num_stages=stages, when=f"rows <= {rows}", **only
+            {"ROWS": rows, "COLUMNS": 64, "DEPTH": 128},
+            num_warps=4,
+            num_stages=stages,
+            when=f"rows <= {rows}",
+            targets=targets,
         )
         for rows in (16, 32, 64)
-        for stages, only in ((2, {"targets": (86, 89, 120)}), (4, {}))
+        for stages, targets in ((2, (86, 89, 120)), (4, ()))
     ],
 )

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/tensorrt/kernels/sampling_row.h"
+
 namespace inflight::gpu {
 
 enum class LogitType { kBFloat16, kFloat16, kFloat32 };
@@ -15,17 +17,6 @@ enum class LogitType { kBFloat16, kFloat16, kFloat32 };
 // The largest vocabulary: weights are added up in 64-bit fixed point.
 inline constexpr int32_t kMaxVocabulary = 1 << 19;
 inline constexpr int32_t kMaxTopLogProbs = 64;
-
-// One row's settings. What SamplingConfig leaves out is left out here by the same values.
-struct SamplingRow {
-  uint64_t seed;
-  uint64_t num_generated;  // tokens of the sequence so far: with the seed, names the random number
-  int32_t top_k;           // 0: all
-  float top_p;             // 0 or 1: all
-  float min_p;             // of the highest probability; 0: all
-  float temperature;
-  int32_t end_id;          // what is sampled where every logit is -inf or NaN
-};
 
 // What changes the logits of a row before anything is sampled.
 struct LogitAdjustments {
