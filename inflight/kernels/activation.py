@@ -25,11 +25,11 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def gated_activation(
-    output, input, rows, size, ACTIVATION: tl.constexpr, GATED: tl.constexpr, PDL: tl.constexpr, BLOCK: tl.constexpr
+    output, input, rows, size, ACTIVATION: tl.constexpr, GATED: tl.constexpr, PDL: tl.constexpr, TILE: tl.constexpr
 ):
     """activation(gate) * up of rows that hold gate, then up; without GATED activation(input)."""
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    columns = tl.program_id(1) * TILE + tl.arange(0, TILE)
     inside = columns < size
     if PDL:
         gdc_wait()
@@ -53,8 +53,8 @@ GATED_ACTIVATION = Kernel(
         "rows": ("i32", ""),
         "size": ("i32 % 16", "of a row of the output"),
     },
-    grid=("rows", "cdiv(size, BLOCK)", "1"),
+    grid=("rows", "cdiv(size, TILE)", "1"),
     types={"dtype": ("bf16", "fp16")},
     keys={"ACTIVATION": ("silu", "gelu_tanh", "gelu_erf", "relu_squared"), "GATED": (True, False)},
-    tiles=[Tile({"BLOCK": 1024}, num_warps=4)],
+    tiles=[Tile({"TILE": 1024}, num_warps=4)],
 )

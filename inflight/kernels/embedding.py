@@ -7,11 +7,11 @@ from inflight.kernels.compiler.declaration import Kernel, Tile
 
 
 @triton.jit
-def embedding(output, table, ids, tokens, size, first_id, num_ids, scale, BLOCK: tl.constexpr):
+def embedding(output, table, ids, tokens, size, first_id, num_ids, scale, TILE: tl.constexpr):
     """The embedding of each token, times scale. An id outside the table's range gives zeros, as tensor parallel
     ranks, which hold a range each and add up their results, need it."""
     token = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    columns = tl.program_id(1) * TILE + tl.arange(0, TILE)
     row = tl.load(ids + token).to(tl.int64) - first_id
     held = (row >= 0) & (row < num_ids)
     x = tl.load(table + row * size + columns, mask=held & (columns < size), other=0.0)
@@ -31,7 +31,7 @@ EMBEDDING = Kernel(
         "num_ids": ("i32", "rows of the table"),
         "scale": ("fp32", "1, or what the model multiplies its embeddings with"),
     },
-    grid=("tokens", "cdiv(size, BLOCK)", "1"),
+    grid=("tokens", "cdiv(size, TILE)", "1"),
     types={"dtype": ("bf16", "fp16")},
-    tiles=[Tile({"BLOCK": 1024}, num_warps=4)],
+    tiles=[Tile({"TILE": 1024}, num_warps=4)],
 )

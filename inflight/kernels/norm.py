@@ -19,13 +19,13 @@ def rms_norm(
     epsilon,
     ADD_RESIDUAL: tl.constexpr,
     PDL: tl.constexpr,
-    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """RMSNorm of each row, of input or of input + residual. In place where output is input."""
     if PDL:
         gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
+    columns = tl.arange(0, TILE)
     inside = columns < size
     scale = tl.load(weight + columns, mask=inside, other=0.0)
     if PDL:
@@ -54,13 +54,13 @@ def layer_norm(
     ADD_RESIDUAL: tl.constexpr,
     ADD_BIAS: tl.constexpr,
     PDL: tl.constexpr,
-    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """LayerNorm of each row, of input or of input + residual. In place where output is input."""
     if PDL:
         gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
+    columns = tl.arange(0, TILE)
     inside = columns < size
     scale = tl.load(weight + columns, mask=inside, other=0.0)
     if ADD_BIAS:
@@ -91,11 +91,11 @@ _ROWS = {
 }
 _SIZES = {"rows": ("i32", ""), "size": ("i32 % 16", "of a row"), "epsilon": ("fp32", "")}
 _TILES = [
-    Tile({"BLOCK": 1024}, num_warps=4, when="size <= 1024"),
-    Tile({"BLOCK": 2048}, num_warps=8, when="size <= 2048"),
-    Tile({"BLOCK": 4096}, num_warps=8, when="size <= 4096"),
-    Tile({"BLOCK": 8192}, num_warps=16, when="size <= 8192"),
-    Tile({"BLOCK": 16384}, num_warps=16, when="size <= 16384"),
+    Tile({"TILE": 1024}, num_warps=4, when="size <= 1024"),
+    Tile({"TILE": 2048}, num_warps=8, when="size <= 2048"),
+    Tile({"TILE": 4096}, num_warps=8, when="size <= 4096"),
+    Tile({"TILE": 8192}, num_warps=16, when="size <= 8192"),
+    Tile({"TILE": 16384}, num_warps=16, when="size <= 16384"),
 ]
 
 RMS_NORM = Kernel(

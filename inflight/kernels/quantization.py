@@ -7,11 +7,11 @@ from inflight.kernels.compiler.declaration import Kernel, Tile
 
 
 @triton.jit
-def quantize_tokens(output, scales, input, rows, size, BLOCK: tl.constexpr):
+def quantize_tokens(output, scales, input, rows, size, TILE: tl.constexpr):
     """output = input / scale, scale = the row's largest magnitude / the largest value of the output's type. int8 is
     rounded to nearest, ties to even. A row of zeros gets the scale 1."""
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
+    columns = tl.arange(0, TILE)
     inside = columns < size
     x = tl.load(input + row * size + columns, mask=inside, other=0.0).to(tl.float32)
     largest = tl.max(tl.abs(x), 0)
@@ -40,9 +40,9 @@ QUANTIZE_TOKENS = Kernel(
     types={"dtype": ("bf16", "fp16"), "quantized": ("i8", "fp8e4nv")},
     where="target >= 89 or quantized != 'fp8e4nv'",
     tiles=[
-        Tile({"BLOCK": 1024}, num_warps=4, when="size <= 1024"),
-        Tile({"BLOCK": 4096}, num_warps=8, when="size <= 4096"),
-        Tile({"BLOCK": 16384}, num_warps=16, when="size <= 16384"),
-        Tile({"BLOCK": 32768}, num_warps=32, when="size <= 32768"),
+        Tile({"TILE": 1024}, num_warps=4, when="size <= 1024"),
+        Tile({"TILE": 4096}, num_warps=8, when="size <= 4096"),
+        Tile({"TILE": 16384}, num_warps=16, when="size <= 16384"),
+        Tile({"TILE": 32768}, num_warps=32, when="size <= 32768"),
     ],
 )

@@ -11,7 +11,7 @@ from inflight.kernels.compiler.data_types import CPP_TYPES, ENUMERATORS
 
 @dataclass(frozen=True)
 class Tile:
-    """One choice of block sizes, taken where `when` holds."""
+    """One choice of tile sizes, taken where `when` holds."""
 
     constants: dict[str, int]  # the kernel's constexprs that nobody but the kernel cares about
     num_warps: int = 4

@@ -7,10 +7,10 @@ from inflight.kernels.compiler.declaration import Kernel, Tile
 
 
 @triton.jit
-def scale_rows(output, input, rows, size, factor, SIGN: tl.constexpr, REPEATS: tl.constexpr, BLOCK: tl.constexpr):
+def scale_rows(output, input, rows, size, factor, SIGN: tl.constexpr, REPEATS: tl.constexpr, TILE: tl.constexpr):
     """Rows times a factor.
     Not what anybody needs."""
-    columns = tl.arange(0, BLOCK)
+    columns = tl.arange(0, TILE)
     x = tl.load(input + tl.program_id(0) * size + columns, mask=columns < size, other=0.0).to(tl.float32)
     for _ in range(REPEATS):
         x = x * factor if SIGN == "plus" else x * -factor
@@ -26,13 +26,13 @@ SCALE_ROWS = Kernel(
         "size": ("i32 % 16", "of a row"),
         "factor": ("fp32", ""),
     },
-    grid=("rows", "cdiv(size, BLOCK)", "1"),
+    grid=("rows", "cdiv(size, TILE)", "1"),
     types={"dtype": ("bf16", "fp32")},
     keys={"SIGN": ("plus", "minus"), "REPEATS": (1, 3)},
     where="SIGN == 'plus' or REPEATS == 1",
     tiles=[
-        Tile({"BLOCK": 64}, num_warps=1, when="REPEATS == 1 and size <= 64"),
-        Tile({"BLOCK": 256}, num_warps=2, when="size <= 256"),
+        Tile({"TILE": 64}, num_warps=1, when="REPEATS == 1 and size <= 64"),
+        Tile({"TILE": 256}, num_warps=2, when="size <= 256"),
     ],
     choices={"rows": "min(rows, 8) if SIGN == 'plus' else cdiv(rows, 2)"},
 )

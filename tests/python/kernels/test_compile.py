@@ -148,7 +148,7 @@ LARGE = (
     .replace(
         "for _ in range(REPEATS):\n",
         """for _ in range(REPEATS):
-        tile = tl.zeros([BLOCK, BLOCK], tl.float32) + x[None, :]
+        tile = tl.zeros([TILE, TILE], tl.float32) + x[None, :]
         x += tl.sum(tl.dot(tile.to(tl.float16), tl.trans(tile).to(tl.float16)), 0)
 """,
     )
@@ -161,8 +161,8 @@ def test_shared_memory_over_the_targets_limit_names_the_block_sizes(tmp_path, ca
     source.write_text(LARGE)
     only = ["--set", "dtype=bf16", "--set", "SIGN=plus", "--set", "REPEATS=3"]
     error = refusal(source, "--target", "sm_89", *only, cache=cache)
-    assert "scale_rows for sm_89 (dtype = bf16, SIGN = plus, REPEATS = 3; BLOCK = 256" in error
-    assert "bytes of shared memory; a thread block of sm_89 has 101376: lower BLOCK, num_stages in its tile" in error
+    assert "scale_rows for sm_89 (dtype = bf16, SIGN = plus, REPEATS = 3; TILE = 256" in error
+    assert "bytes of shared memory; a thread block of sm_89 has 101376: lower TILE, num_stages in its tile" in error
     # What was found too large once is found so again, from the cache.
     assert refusal(source, "--target", "sm_89", *only, cache=cache) == error
 
@@ -172,10 +172,10 @@ def test_shared_memory_over_the_targets_limit_names_the_block_sizes(tmp_path, ca
     [
         ("x * -factor", "x * undefined", "scale_rows for sm_90 (dtype = bf16, SIGN = minus, REPEATS = 1"),
         ('"size": ("i32 % 16"', '"size": ("int % 16"', "size has the unknown type 'int'"),
-        ('{"BLOCK": 64}', '{"TILE": 64}', "the declaration of scale_rows lacks BLOCK"),
+        ('{"TILE": 64}', '{"SIZE": 64}', "the declaration of scale_rows lacks TILE"),
         ('when="size <= 256"', 'when="width <= 256"', "the expression 'width <= 256' reads width"),
-        ('cdiv(size, BLOCK)"', 'size ** 2"', "the expression 'size ** 2' holds 'size ** 2'"),
-        ('"cdiv(size, BLOCK)"', '"cdiv(size"', "the expression 'cdiv(size' is not valid"),
+        ('cdiv(size, TILE)"', 'size ** 2"', "the expression 'size ** 2' holds 'size ** 2'"),
+        ('"cdiv(size, TILE)"', '"cdiv(size"', "the expression 'cdiv(size' is not valid"),
         ('"rows": ("i32", ""),', "", "the declaration of scale_rows lacks rows"),
         ("SCALE_ROWS = Kernel(", "dict(function=", "declares no kernel"),
     ],
