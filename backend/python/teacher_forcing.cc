@@ -49,17 +49,17 @@ int32_t checked_limit(const char* name, const std::optional<int32_t>& value, int
 }
 
 // Blocks are handed out as sequences grow, so that those of sequences that run together interleave.
-void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_size, int32_t tokens_per_step) {
+void run_together(Engine& engine, std::vector<Progress> batch, int32_t chunk_size, int32_t tokens_per_step) {
   const EngineInfo& info = engine.info();
   std::vector<SlotSetup> setups;
-  for (const Progress& progress : group) setups.push_back({.slot = progress.slot, .prompt = progress.tokens});
+  for (const Progress& progress : batch) setups.push_back({.slot = progress.slot, .prompt = progress.tokens});
   std::vector<int32_t> blocks(info.num_blocks);  // in the order in which they are given out
   std::iota(blocks.begin(), blocks.end(), 0);
   int32_t next_block = 0;
-  while (!group.empty()) {
+  while (!batch.empty()) {
     std::vector<SequenceSlice> slices;
     int32_t budget = tokens_per_step;
-    for (Progress& progress : group) {
+    for (Progress& progress : batch) {
       const auto left = progress.tokens.subspan(progress.past_length);
       const int32_t size = std::min({static_cast<int32_t>(left.size()), chunk_size, budget});
       if (size == 0) break;
@@ -80,11 +80,11 @@ void run_together(Engine& engine, std::vector<Progress> group, int32_t chunk_siz
     auto row = output.logits.begin();
     for (size_t i = 0; i < slices.size(); ++i) {
       const auto end = row + static_cast<std::ptrdiff_t>(slices[i].tokens.size() * info.vocab_size);
-      group[i].logits->insert(group[i].logits->end(), row, end);
-      group[i].past_length += static_cast<int32_t>(slices[i].tokens.size());
+      batch[i].logits->insert(batch[i].logits->end(), row, end);
+      batch[i].past_length += static_cast<int32_t>(slices[i].tokens.size());
       row = end;
     }
-    std::erase_if(group, [](const Progress& progress) {
+    std::erase_if(batch, [](const Progress& progress) {
       return progress.past_length == static_cast<int32_t>(progress.tokens.size());
     });
   }
@@ -104,15 +104,15 @@ std::vector<std::vector<float>> teacher_forced_logits(Engine& engine,
   std::vector<std::vector<float>> logits(sequences.size());
   size_t next = 0;
   while (next < sequences.size()) {
-    std::vector<Progress> group;
+    std::vector<Progress> batch;
     int32_t blocks = 0;
-    for (; next < sequences.size() && static_cast<int32_t>(group.size()) < info.max_batch_size; ++next) {
+    for (; next < sequences.size() && static_cast<int32_t>(batch.size()) < info.max_batch_size; ++next) {
       blocks += blocks_for(sequences[next].size(), info);
       if (blocks > info.num_blocks) break;
       logits[next].reserve(sequences[next].size() * info.vocab_size);
-      group.push_back({sequences[next], &logits[next], static_cast<int32_t>(group.size())});
+      batch.push_back({sequences[next], &logits[next], static_cast<int32_t>(batch.size())});
     }
-    run_together(engine, std::move(group), chunk_size, tokens_per_step);
+    run_together(engine, std::move(batch), chunk_size, tokens_per_step);
   }
   return logits;
 }

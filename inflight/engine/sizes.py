@@ -28,25 +28,25 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
     """What CpuEngine, ForwardPass, OutputLayer and LinearInput allocate (backend/engine/cpu/{cpu_engine,forward,
     output_layer}.cc and kernels/linear_input.cc)."""
     floats_per_token = model.hidden_size + model.head_size  # hidden; cos and sin
-    floats_per_slice_row = (
+    floats_per_strip_token = (
         model.hidden_size  # normed
         + model.qkv_size
         + model.attention_size
         + 3 * model.intermediate_size  # gate and up, activated
     )
-    slice_rows = min(max_num_tokens, 256 * num_threads)
-    batch_row, attention_task, layer_slice = 12, 16, 40
-    slices = -(-max_num_tokens // slice_rows) + 2 * max_batch_size
+    strip_tokens = min(max_num_tokens, 256 * num_threads)
+    batch_token, attention_queries, strip = 12, 16, 40
+    strips = -(-max_num_tokens // strip_tokens) + 2 * max_batch_size
     output_rows = min(max_num_tokens, max(max_batch_size, 16))
     returned_rows = min(max_num_tokens, max(max_batch_size, 16, (64 << 20) // (_FLOAT_BYTES * model.vocab_size)))
     attention_rows = _whole_tiles(max(60, model.num_attention_heads // model.num_key_value_heads))
     scratch_per_thread = _FLOAT_BYTES * (attention_rows * (64 + 2 * model.head_size + 2) + 16 * model.head_size)
     return (
-        max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_row + attention_task)
-        + slices * layer_slice
-        + slice_rows * _FLOAT_BYTES * floats_per_slice_row
-        + _input_bytes(slice_rows, max(model.hidden_size, model.attention_size))
-        + _input_bytes(slice_rows, model.intermediate_size)
+        max_num_tokens * (_FLOAT_BYTES * floats_per_token + batch_token + attention_queries)
+        + strips * strip
+        + strip_tokens * _FLOAT_BYTES * floats_per_strip_token
+        + _input_bytes(strip_tokens, max(model.hidden_size, model.attention_size))
+        + _input_bytes(strip_tokens, model.intermediate_size)
         + output_rows * _FLOAT_BYTES * (model.hidden_size + model.vocab_size)
         + returned_rows * _FLOAT_BYTES * model.vocab_size
         + _input_bytes(output_rows, model.hidden_size)

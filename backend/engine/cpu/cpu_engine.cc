@@ -57,8 +57,8 @@ CpuEngine::CpuEngine(const std::filesystem::path& directory, const EngineConfig&
       sampler_(info_.max_batch_size, info_.vocab_size),
       slots_(info_.max_batch_size),
       steps_(info_.max_steps_in_flight + 1) {
-  batch_.rows.reserve(info_.max_num_tokens);
-  batch_.sequences.reserve(info_.max_batch_size);
+  batch_.tokens.reserve(info_.max_num_tokens);
+  batch_.slices.reserve(info_.max_batch_size);
   in_batch_.reserve(info_.max_batch_size);
   for (Slot& slot : slots_) slot.block_ids.reserve(divide_up(info_.max_seq_len, info_.tokens_per_block));
   for (Step& step : steps_) {
@@ -189,11 +189,11 @@ void CpuEngine::compute(Step& step) {
   step.output.num_logits = 0;
   step.slot_failures.clear();
   make_batch(input, step.slot_failures);
-  if (batch_.rows.empty()) return;
+  if (batch_.tokens.empty()) return;
   uint64_t last_copy = 0;
-  for (const BatchSequence& sequence : batch_.sequences) {
-    last_copy = std::max(last_copy, copier_.last_touching(sequence.block_ids));
-    if (sequence.samples) slots_[sequence.slot].previous_token = kNotSampled;  // until the step has succeeded
+  for (const BatchSlice& slice : batch_.slices) {
+    last_copy = std::max(last_copy, copier_.last_touching(slice.block_ids));
+    if (slice.samples) slots_[slice.slot].previous_token = kNotSampled;  // until the step has succeeded
   }
   copier_.wait(last_copy);
   forward_.run(batch_, sampler_, step.returned_logits.data(), step.output);
@@ -201,8 +201,8 @@ void CpuEngine::compute(Step& step) {
 }
 
 void CpuEngine::make_batch(const StepInput& input, std::vector<SlotFailure>& failures) {
-  batch_.rows.clear();
-  batch_.sequences.clear();
+  batch_.tokens.clear();
+  batch_.slices.clear();
   in_batch_.clear();
   for (const SequenceSlice& slice : input.slices) {
     Slot& slot = slots_[slice.slot];
@@ -214,44 +214,44 @@ void CpuEngine::make_batch(const StepInput& input, std::vector<SlotFailure>& fai
       failures.push_back({slice.slot, *slot.failure});
       continue;
     }
-    batch_.sequences.push_back({.slot = slice.slot,
-                                .num_tokens = static_cast<int32_t>(slice.tokens.size()),
-                                .past_length = goes_on ? slot.length : slice.past_length,
-                                .prompt_length = slot.prompt_length,
-                                .block_ids = slot.block_ids,
-                                .samples = slice.samples,
-                                .num_drafts = slice.num_drafts,
-                                .returned_logits = slice.returned_logits,
-                                .mask = slice.mask});
+    batch_.slices.push_back({.slot = slice.slot,
+                             .num_tokens = static_cast<int32_t>(slice.tokens.size()),
+                             .past_length = goes_on ? slot.length : slice.past_length,
+                             .prompt_length = slot.prompt_length,
+                             .block_ids = slot.block_ids,
+                             .samples = slice.samples,
+                             .num_drafts = slice.num_drafts,
+                             .returned_logits = slice.returned_logits,
+                             .mask = slice.mask});
     in_batch_.push_back(&slice);
   }
-  add_rows(/*of_prompts=*/true);
-  add_rows(/*of_prompts=*/false);
+  add_tokens(/*of_prompts=*/true);
+  add_tokens(/*of_prompts=*/false);
 }
 
-// The rows of the sequences whose first token is of their prompt, or of the others.
-void CpuEngine::add_rows(bool of_prompts) {
+// The tokens of the slices whose first token is of a prompt, or of the others.
+void CpuEngine::add_tokens(bool of_prompts) {
   for (size_t i = 0; i < in_batch_.size(); ++i) {
-    BatchSequence& sequence = batch_.sequences[i];
-    if ((sequence.past_length < sequence.prompt_length) != of_prompts) continue;
-    sequence.first_row = static_cast<int32_t>(batch_.rows.size());
-    int32_t position = sequence.past_length;
+    BatchSlice& slice = batch_.slices[i];
+    if ((slice.past_length < slice.prompt_length) != of_prompts) continue;
+    slice.first_token = static_cast<int32_t>(batch_.tokens.size());
+    int32_t position = slice.past_length;
     for (const int32_t token : in_batch_[i]->tokens) {
-      const int32_t id = token == kPreviousToken ? slots_[sequence.slot].previous_token : token;
-      batch_.rows.push_back({id, position++, static_cast<int32_t>(i)});
+      const int32_t id = token == kPreviousToken ? slots_[slice.slot].previous_token : token;
+      batch_.tokens.push_back({id, position++, static_cast<int32_t>(i)});
     }
   }
 }
 
 void CpuEngine::note_sampled(const BatchOutput& output) {
   size_t next = 0;
-  for (const BatchSequence& sequence : batch_.sequences) {
-    Slot& slot = slots_[sequence.slot];
-    slot.length = sequence.past_length + sequence.num_tokens - sequence.num_drafts;
-    if (!sequence.samples) continue;
+  for (const BatchSlice& slice : batch_.slices) {
+    Slot& slot = slots_[slice.slot];
+    slot.length = slice.past_length + slice.num_tokens - slice.num_drafts;
+    if (!slice.samples) continue;
     const size_t first = next;
-    while (next < output.tokens.size() && output.tokens[next].slot == sequence.slot) ++next;
-    if (sampler_.num_candidates(sequence.slot) > 0) continue;
+    while (next < output.tokens.size() && output.tokens[next].slot == slice.slot) ++next;
+    if (sampler_.num_candidates(slice.slot) > 0) continue;
     slot.length += static_cast<int32_t>(next - first) - 1;  // drafts that were accepted
     slot.previous_token = output.tokens[next - 1].token;
   }

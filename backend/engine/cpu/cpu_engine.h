@@ -62,7 +62,7 @@ class CpuEngine : public Engine {
   void set_up(const SlotSetup& setup);
   void compute(Step& step);
   void make_batch(const StepInput& input, std::vector<SlotFailure>& failures);
-  void add_rows(bool of_prompts);
+  void add_tokens(bool of_prompts);
   void note_sampled(const BatchOutput& output);
 
   const EngineConfig config_;
@@ -80,7 +80,7 @@ class CpuEngine : public Engine {
   Sampler sampler_;
   std::vector<Slot> slots_;
   Batch batch_;  // of the running step
-  std::vector<const SequenceSlice*> in_batch_;  // parallel to batch_.sequences
+  std::vector<const SequenceSlice*> in_batch_;  // parallel to batch_.slices
 
   std::mutex mutex_;
   std::condition_variable launched_;

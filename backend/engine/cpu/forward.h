@@ -33,31 +33,31 @@ class ForwardPass {
   void run(const Batch& batch, Sampler& sampler, float* returned_logits, BatchOutput& output);
 
  private:
-  // Neighboring tokens of one sequence that one call of the attention kernel takes.
-  struct AttentionTask {
-    const BatchSequence* sequence;
-    int32_t first_row;
+  // Neighboring tokens of one slice that one call of the attention kernel takes.
+  struct AttentionQueries {
+    const BatchSlice* slice;
+    int32_t first_token;
     int32_t num_tokens;
   };
 
-  // Rows that pass through a layer together, so that what they leave behind stays in the caches.
-  struct Slice {
-    int64_t first_row;
-    int64_t rows;
-    int64_t first_task;  // in attention_tasks_
-    int64_t num_tasks;
+  // Tokens that pass through a layer together, so that what they leave behind stays in the caches.
+  struct Strip {
+    int64_t first_token;
+    int64_t num_tokens;
+    int64_t first_queries;  // in attention_queries_
+    int64_t num_queries;
     Precision precision = Precision::kExact;
   };
 
-  void plan_slices(const Batch& batch);
-  Slice plan_slice(const Batch& batch, int64_t first_row, int64_t end_row);
+  void plan_strips(const Batch& batch);
+  Strip plan_strip(const Batch& batch, int64_t first_token, int64_t end_token);
   void embed(const Batch& batch);
   void prepare_rotations(const Batch& batch);
-  void run_layer(const Batch& batch, int32_t layer, const Slice& slice);
-  void rotate_and_cache(const Batch& batch, int32_t layer, const Slice& slice);
-  void attend(int32_t layer, const Slice& slice);
+  void run_layer(const Batch& batch, int32_t layer, const Strip& strip);
+  void rotate_and_cache(const Batch& batch, int32_t layer, const Strip& strip);
+  void attend(int32_t layer, const Strip& strip);
   // y = weights · input (+ y)
-  void linear(const LinearWeights& weights, LinearInput& input, const Slice& slice, float* y, bool accumulate = false);
+  void linear(const LinearWeights& weights, LinearInput& input, const Strip& strip, float* y, bool accumulate = false);
 
   const ModelConfig& config_;
   const AttentionWindows& windows_;
@@ -67,25 +67,25 @@ class ForwardPass {
   const Isa isa_;
   const Operations& operations_;
   const RotaryEmbedding rotary_embedding_;
-  const int32_t group_size_;  // query heads of one key/value head
+  const int32_t heads_per_kv_head_;  // query heads
 
   // Activations of the batch's tokens.
   Buffer<float> hidden_;     // [max_num_tokens, hidden]
   Buffer<float> cos_, sin_;  // [max_num_tokens, head_size / 2]
 
-  // Activations of a slice's.
-  const int64_t max_slice_rows_;
-  Buffer<float> normed_;            // [max_slice_rows, hidden]
-  Buffer<float> qkv_;               // [max_slice_rows, (heads + 2 kv_heads) head_size]
-  Buffer<float> attention_output_;  // [max_slice_rows, heads head_size]
-  Buffer<float> gate_up_;           // [max_slice_rows, 2 intermediate]
-  Buffer<float> activated_;         // [max_slice_rows, intermediate]
+  // Activations of a strip's.
+  const int64_t max_strip_tokens_;
+  Buffer<float> normed_;            // [max_strip_tokens, hidden]
+  Buffer<float> qkv_;               // [max_strip_tokens, (heads + 2 kv_heads) head_size]
+  Buffer<float> attention_output_;  // [max_strip_tokens, heads head_size]
+  Buffer<float> gate_up_;           // [max_strip_tokens, 2 intermediate]
+  Buffer<float> activated_;         // [max_strip_tokens, intermediate]
 
   LinearInput linear_input_;
   LinearInput activated_input_;
   OutputLayer output_layer_;
-  std::vector<Slice> slices_;
-  std::vector<AttentionTask> attention_tasks_;
+  std::vector<Strip> strips_;
+  std::vector<AttentionQueries> attention_queries_;
   size_t attention_scratch_size_;
   Buffer<float> attention_scratch_;  // [threads, attention_scratch_size_]
 };

@@ -72,29 +72,29 @@ def test_a_sequence_takes_whole_blocks():
 
 def test_activation_arithmetic():
     per_token = 4 * (576 + 64) + 28
-    per_slice_row = 4 * (576 + 960 + 576 + 3 * 1536)
+    per_strip_token = 4 * (576 + 960 + 576 + 3 * 1536)
     per_output_row = 4 * (576 + 49152)
     per_returned_row = 4 * 49152  # at most 64 MiB: 341 rows
     scratch = 4 * (64 * (64 + 128 + 2) + 16 * 64)
 
-    def inputs(slice_rows: int, output_rows: int) -> int:
+    def inputs(strip_tokens: int, output_rows: int) -> int:
         """Of linear layers: values in whole tiles of 16 rows, scales and sums in as many as there are."""
 
         def layer_input(rows: int, columns: int) -> int:
             return -(-rows // 16) * 16 * 2 * (columns + 31) + rows * 12 * (columns // 16 + 1)
 
-        return layer_input(slice_rows, 576) + layer_input(slice_rows, 1536) + layer_input(output_rows, 576)
+        return layer_input(strip_tokens, 576) + layer_input(strip_tokens, 1536) + layer_input(output_rows, 576)
 
     for max_batch_size, output_rows in (8, 16), (20, 20):
-        expected = 100 * (per_token + per_slice_row + per_returned_row) + output_rows * per_output_row + 3 * scratch
+        expected = 100 * (per_token + per_strip_token + per_returned_row) + output_rows * per_output_row + 3 * scratch
         expected += inputs(100, output_rows)
         expected += 40 * (1 + 2 * max_batch_size)
         assert activation_bytes(MODEL, max_batch_size, 100, 3) == expected
     few = activation_bytes(MODEL, 2, 8, 3)
-    rows = 8 * (per_token + per_slice_row + per_output_row + per_returned_row)
+    rows = 8 * (per_token + per_strip_token + per_output_row + per_returned_row)
     assert few == rows + inputs(8, 8) + 3 * scratch + 40 * 5
     many = activation_bytes(MODEL, 20, 1000, 3)
-    expected = 1000 * per_token + 768 * per_slice_row + 20 * per_output_row + inputs(768, 20) + 3 * scratch
+    expected = 1000 * per_token + 768 * per_strip_token + 20 * per_output_row + inputs(768, 20) + 3 * scratch
     assert many == expected + 341 * per_returned_row + 40 * (2 + 40)
 
 

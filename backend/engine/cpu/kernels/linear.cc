@@ -47,9 +47,9 @@ void run(const LinearTask& whole, InputForm form, int64_t tile_panels, ThreadPoo
   };
 
   const int64_t tasks = count_tasks(*whole.layout, tokens, pool.size());
-  const RowParts parts(tokens, pool);
-  if (form == InputForm::kTiles && parts.rows_per_part() >= kMinTokensPerPart &&
-      parts.rows_per_part() <= kMaxAmxTaskTokens) {
+  const TokenParts parts(tokens, pool);
+  if (form == InputForm::kTiles && parts.tokens_per_part() >= kMinTokensPerPart &&
+      parts.tokens_per_part() <= kMaxAmxTaskTokens) {
     const int64_t panel_tasks = std::min(tiles, divide_up(tasks, parts.count()));
     for_each_part(pool, parts, panel_tasks, [&](int64_t part, int64_t panel_task, int) {
       multiply(panel_task, panel_tasks, parts.begin(part), parts.end(part));

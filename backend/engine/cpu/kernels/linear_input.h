@@ -5,7 +5,7 @@
 
 #include "common/thread_pool.h"
 #include "engine/cpu/cpu_features.h"
-#include "engine/cpu/for_each_row.h"
+#include "engine/cpu/for_each_token.h"
 #include "engine/cpu/kernels/linear_kernel.h"
 #include "engine/cpu/packed_matrix.h"
 
@@ -41,7 +41,7 @@ class LinearInput {
   void produce(const PackedLayout& layout, Precision precision, ThreadPool& pool, Isa isa, const Write& write) {
     begin_quantize(layout, precision, isa);
     const bool quantizes = form_ != InputForm::kFloats;
-    for_each_row(pool, tokens_, [&](int64_t token) {
+    for_each_token(pool, tokens_, [&](int64_t token) {
       write(token);
       if (quantizes) quantize_token(token);
     });
