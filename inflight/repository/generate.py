@@ -40,6 +40,8 @@ def generate_repository(
     with staged_directory(Path(out), "a model repository", _is_model_repository) as stage:
         for model in MODELS:
             _make_model(templates / model, stage / model, values | kept.get(model, {}) | template_overrides)
+        if old_repository is not None:
+            _take_over_types(stage, Path(old_repository))
         for other in others:
             shutil.copytree(other, stage / other.name)
         _check(stage, Path(out))
@@ -73,6 +75,16 @@ def _read_old_repository(old: Path, out: Path) -> tuple[dict[str, dict[str, str]
     if out.exists() and old.exists() and out.samefile(old):
         raise InflightError(f"--out {out} is the old repository; give another directory")
     return read_values(old, MODELS), other_models(old, MODELS)
+
+
+def _take_over_types(stage: Path, old: Path) -> None:
+    from inflight.repository.old_repository import has_unsigned_integers, with_unsigned_integers
+
+    if not has_unsigned_integers(old):
+        return
+    for model in MODELS:
+        config = stage / model / _CONFIG
+        config.write_text(with_unsigned_integers(model, config.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _fill_config(path: Path, values: Mapping[str, object]) -> None:

@@ -16,6 +16,14 @@ _OF_THE_ENGINE = ("engine_dir", "tokenizer_dir", "triton_backend")
 _PARAMETER = re.compile(r'parameters { key: "(?P<key>\w+)"  value { string_value: "\${(?P<variable>\w+)}" } }')
 _LOGITS = ("context_logits", "generation_logits")
 
+# Integers without a sign in 0.5 and 0.6; Triton takes no others from a client than the model's configuration has.
+_UNSIGNED = {
+    "ensemble": "max_tokens end_id pad_id top_k min_length beam_width prompt_vocab_size",
+    "tensorrt_llm_bls": "max_tokens end_id pad_id top_k min_length beam_width prompt_vocab_size",
+    "preprocessing": "REQUEST_OUTPUT_LEN END_ID PAD_ID OUT_END_ID OUT_PAD_ID",
+    "tensorrt_llm": "request_output_len end_id pad_id runtime_top_k min_length beam_width prompt_vocab_size",
+}
+
 Values = dict[str, str]
 
 
@@ -44,6 +52,18 @@ def describe(repository: Path, models: tuple[str, ...]) -> list[str]:
     if others := other_models(repository, models):
         lines.append(f"copied: {', '.join(other.name for other in others)}")
     return lines
+
+
+def has_unsigned_integers(repository: Path) -> bool:
+    """Whether its clients send integers without a sign. Raises InflightError."""
+    inputs = _parse(repository / "tensorrt_llm" / "config.pbtxt").input
+    return any(tensor.name == "request_output_len" and tensor.data_type == DataType.TYPE_UINT32 for tensor in inputs)
+
+
+def with_unsigned_integers(model: str, config: str) -> str:
+    """The configuration of one of our models with the types that such clients send."""
+    names = "|".join(_UNSIGNED.get(model, "").split())
+    return re.sub(rf'(name: "(?:{names})"  data_type: )TYPE_INT32', r"\1TYPE_UINT32", config) if names else config
 
 
 def other_models(repository: Path, models: tuple[str, ...]) -> list[Path]:

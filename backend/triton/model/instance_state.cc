@@ -116,6 +116,7 @@ InstanceState::Outcome InstanceState::start(TRITONBACKEND_Request* triton_reques
 ResponseFormat InstanceState::response_format(const InferenceRequest& request) const {
   return {.has_batch_dimension = config_.max_batch_size > 0,
           .return_log_probs = request.sequences.front().sampling.return_log_probs,
+          .return_generation_logits = request.sequences.front().return_generation_logits,
           .return_kv_cache_reuse_stats = request.return_kv_cache_reuse_stats,
           .return_perf_metrics = request.return_perf_metrics,
           .return_num_input_tokens = request.return_num_input_tokens,

@@ -92,7 +92,7 @@ void ResponseWriter::write_logits(TRITONBACKEND_Response* response, const Respon
   } else if (format_.fills_unasked) {
     add_logits(response, "context_logits", {1, 1}, {&zero, 1});
   }
-  if (!content.generation_logits.empty()) {
+  if (format_.return_generation_logits) {
     const auto rows = static_cast<int64_t>(content.generation_logits.size()) / format_.vocab_size;
     add_logits(response, "generation_logits", {1, rows, format_.vocab_size}, content.generation_logits);
   } else if (format_.fills_unasked) {

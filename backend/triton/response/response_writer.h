@@ -15,6 +15,7 @@ namespace inflight::triton {
 struct ResponseFormat {
   bool has_batch_dimension = true;
   bool return_log_probs = false;
+  bool return_generation_logits = false;
   bool return_kv_cache_reuse_stats = false;
   bool return_perf_metrics = false;
   bool return_num_input_tokens = false;
@@ -33,7 +34,7 @@ struct PromptOutput {
 // Turns the responses of one request's sequences into output tensors. A response has one sequence, or the beams of one:
 // for r of them, of at most n tokens, output_ids is [1, r, n], padded with -1, sequence_length [1, r],
 // output_log_probs [1, r, n], padded with -1, cum_log_probs and num_cut_bytes [1, r]. For p prompt tokens and n
-// generated ones, context_logits is [1, p, vocab_size], in the first response, and generation_logits
+// generated ones, context_logits is [1, p, vocab_size], and generation_logits
 // [1, 1, n, vocab_size]; as zeros they are [1, 1, 1] and [1, 1, 1, 1]. preceding_ids is [1, 16], and all others are
 // [1, 1]. Where the model has max_batch_size 0, all come without the leading dimension.
 class ResponseWriter {

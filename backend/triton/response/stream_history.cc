@@ -9,7 +9,7 @@ Response StreamHistory::add_to(Response response, size_t batch_index) {
   said.log_probs.insert(said.log_probs.end(), response.log_probs.begin(), response.log_probs.end());
   response.log_probs = said.log_probs;
   if (response.context_logits != nullptr) said.context_logits = response.context_logits;
-  if (response.is_sequence_final) response.context_logits = std::move(said.context_logits);
+  response.context_logits = said.context_logits;
   return response;
 }
 

@@ -12,11 +12,11 @@
 namespace inflight::triton {
 
 // What a request's responses have said so far of log-probs and context logits. Clients of TensorRT-LLM keep the last
-// response of a stream and find both whole in it.
+// response of a stream and find both whole in it, and those of 0.8 to 0.13 look for the context logits in each.
 class StreamHistory {
  public:
-  // The response with all of its sequence's log-probs up to here; if it is the sequence's last, with the context logits
-  // as well. `batch_index`: the sequence's prompt. Responses come in their order, one at a time.
+  // The response with all of its sequence's log-probs up to here, and with the context logits. `batch_index`: the
+  // sequence's prompt. Responses come in their order, one at a time.
   Response add_to(Response response, size_t batch_index);
 
  private:

@@ -22,6 +22,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         require_batches(config)
         engine_dir = text_parameter(config, "gpt_model_path", default="")
+        self._types = {
+            output["name"]: pb_utils.triton_string_to_numpy(output["data_type"]) for output in config["output"]
+        }
         self._preprocess = Preprocessor(
             tokenizer_parameter(config),
             add_special_tokens=flag_parameter(config, "add_special_tokens", default=True),
@@ -42,8 +45,12 @@ class TritonPythonModel:
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # whatever is wrong with one request must not fail the others of its batch
             return _error(f"preprocessing: {error!r}", pb_utils.TritonError.INTERNAL)
-        tensors = [pb_utils.Tensor(name, value) for name, value in outputs.items()]
+        tensors = [pb_utils.Tensor(name, self._typed(name, value)) for name, value in outputs.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
+
+    def _typed(self, name, value):
+        """In the type that the model's configuration has: integers had no sign in TensorRT-LLM's 0.5 and 0.6."""
+        return value.astype(self._types.get(name, value.dtype), copy=False)
 
 
 def _error(message, code):

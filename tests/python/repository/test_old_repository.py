@@ -5,11 +5,18 @@ import shutil
 import pytest
 from google.protobuf import text_format
 from stub_engine import write_engine
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from inflight.cli import main
 from inflight.repository.check import check_repository
 from inflight.repository.python_code import is_ours
+
+OLD_UNSIGNED = {
+    "ensemble": "max_tokens end_id pad_id top_k min_length beam_width prompt_vocab_size".split(),
+    "preprocessing": "REQUEST_OUTPUT_LEN END_ID PAD_ID".split(),
+    "tensorrt_llm": "request_output_len end_id pad_id runtime_top_k min_length beam_width prompt_vocab_size".split(),
+    "postprocessing": [],
+}
 
 
 def config(repository, model) -> ModelConfig:
@@ -71,6 +78,22 @@ def test_its_values_are_kept_and_its_models_are_ours(old, engine, tmp_path, caps
     }
     assert all(is_ours(new / model) for model in ("preprocessing", "postprocessing", "tensorrt_llm_bls"))
     assert (new / "router" / "1" / "model.py").read_text() == "import json\n"
+
+
+def test_clients_that_send_integers_without_a_sign_are_served_on(old, engine, tmp_path):
+    """As those of 0.5 and 0.6 do, whose tensorrt_llm says so."""
+    llm = old / "tensorrt_llm" / "config.pbtxt"
+    types = {"request_output_len": "TYPE_UINT32", "end_id": "TYPE_UINT32", "random_seed": "TYPE_UINT64"}
+    inputs = ", ".join(f'{{ name: "{name}" data_type: {type_} dims: [ 1 ] }}' for name, type_ in types.items())
+    llm.write_text(f"{llm.read_text()}input [ {inputs} ]\n")
+    new = tmp_path / "new"
+    assert main(["repo", str(engine), "--from", str(old), "--out", str(new)]) == 0
+    unsigned = DataType.TYPE_UINT32
+    for model, names in OLD_UNSIGNED.items():
+        found = {tensor.name for tensor in config(new, model).input if tensor.data_type == unsigned}
+        assert found == set(names), model
+    given = {tensor.name for tensor in config(new, "preprocessing").output if tensor.data_type == unsigned}
+    assert given == {"REQUEST_OUTPUT_LEN", "OUT_END_ID", "OUT_PAD_ID"}
 
 
 def test_what_is_given_wins(old, engine, tmp_path):

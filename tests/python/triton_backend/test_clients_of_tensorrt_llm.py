@@ -108,11 +108,14 @@ class TestStreams:
             np.testing.assert_allclose(result.as_numpy("cum_log_probs"), log_probs.sum(axis=2), rtol=1e-4)
         assert set(seen.values()) == {MAX_TOKENS}
 
-    def test_the_first_and_the_last_response_have_the_context_logits(self, grpc, whole):
-        results = stream(grpc, arrays(streaming=True, **FLAGS))
-        for result in (results[0], results[-1]):
+    def test_every_response_has_the_context_logits(self, grpc, whole):
+        for result in stream(grpc, arrays(streaming=True, **FLAGS)):
             assert np.array_equal(result.as_numpy("context_logits"), whole.as_numpy("context_logits"))
-        assert all(result.as_numpy("context_logits") is None for result in results[1:-1])
+
+    def test_a_response_without_tokens_has_generation_logits_of_none(self, http):
+        result = infer(http, end_id=END_ID, embedding_bias=favor(END_ID), **FLAGS)
+        assert result.as_numpy("output_ids").shape == (1, 1, 0)
+        assert result.as_numpy("generation_logits").shape == (1, 1, 0, VOCAB_SIZE)
 
     def test_each_response_has_the_beams_as_they_are(self, grpc, http):
         results = stream(grpc, arrays(streaming=True, return_log_probs=True, beam_width=3), model="unpaced")
