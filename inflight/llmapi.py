@@ -1,11 +1,12 @@
 """The contract of TensorRT-LLM's llmapi repository: a request's tensors, and those of its responses."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 
+from inflight._native import near_miss
 from inflight.errors import InflightError
 from inflight.llm import LLM
 from inflight.llm.generation import CompletionOutput
@@ -15,6 +16,19 @@ Tensors = Mapping[str, np.ndarray]
 
 _SAMPLING = "sampling_param_"
 _DEFAULT_MAX_TOKENS = 32  # TensorRT-LLM's
+
+
+def refuse_unknown_fields(parameters: Collection[str], known: Collection[str]) -> None:
+    """A field of a generate request that is no input arrives as a parameter. Raises InflightError for one that is
+    meant for this model, as its name says or nearly says; others are ignored, as by every model.
+
+    known: the model's inputs.
+    """
+    for name in parameters:
+        meant = near_miss(name, list(known))
+        if meant or name.startswith((_SAMPLING, "return_")):
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(known))}"
+            raise InflightError(f'unknown field or request parameter "{name}"; {hint}')
 
 
 class Request:

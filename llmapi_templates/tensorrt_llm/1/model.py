@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from inflight import LLM
 from inflight.errors import InflightError
-from inflight.llmapi import Request
+from inflight.llmapi import Request, refuse_unknown_fields
 from inflight.repository.parameters import text_parameter
 
 _LAST = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -17,6 +17,7 @@ _LAST = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
+        self._inputs = [tensor["name"] for tensor in config["input"]]
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
         max_queue_size = text_parameter(config, "max_queue_size", default="4096")
         self._llm = LLM(text_parameter(config, "engine_dir"), progress=False, max_queue_size=int(max_queue_size))
@@ -28,15 +29,17 @@ class TritonPythonModel:
         """Returns at once: each request is a task, and answers when it has something to say."""
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            asyncio.run_coroutine_threadsafe(self._serve(inputs, request.get_response_sender()), self._loop)
+            fields = json.loads(request.parameters())
+            asyncio.run_coroutine_threadsafe(self._serve(inputs, fields, request.get_response_sender()), self._loop)
 
     def finalize(self):
         self._llm.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    async def _serve(self, inputs, sender):
+    async def _serve(self, inputs, fields, sender):
         try:
+            refuse_unknown_fields(fields, self._inputs)
             request = Request(inputs, self._decoupled)
             async for outputs in request.responses(self._llm, sender.is_cancelled):
                 response = pb_utils.InferenceResponse([pb_utils.Tensor(*item) for item in outputs.items()])

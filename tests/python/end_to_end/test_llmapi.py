@@ -71,6 +71,8 @@ def test_sampling_follows_its_seed(server):
         ({"streaming": True}, "fill decoupled_mode with true"),
         ({"sampling_param_top_p": 1.5}, "top_p is 1.5"),
         ({"text_input": ""}, "empty"),
+        ({"sampling_param_max_token": 5}, '"sampling_param_max_token"; did you mean sampling_param_max_tokens?'),
+        ({"sampling_param_return_perf_metrics": True}, '"sampling_param_return_perf_metrics"; there are return_'),
     ],
 )
 def test_bad_input_is_an_error_of_that_request_only(server, text, changes, named):
