@@ -368,11 +368,12 @@ struct BatchManager::Implementation {
   }
 
   void send_new_tokens() {
+    Delivery::Posting posting(delivery);
     for (Sequence* const its : results.sequences()) {
       Sequence& sequence = *its;
       if (!has_unsent(sequence) || !sequence.request.streaming || sequence.is_finished()) continue;
       try {
-        delivery.post(sequence.channel, unsent(sequence));
+        posting.post(sequence.channel, unsent(sequence));
       } catch (const std::exception& failure) {
         sequence.state->error = Error(ErrorCode::kInternal, concat("a response cannot be made: ", failure.what()));
       }

@@ -53,18 +53,17 @@ Delivery::~Delivery() {
   thread_.join();
 }
 
-void Delivery::post(const std::shared_ptr<ResponseChannel>& channel, Response response) {
-  bool was_idle;
-  {
-    std::lock_guard lock(mutex_);
-    was_idle = queue_.empty();
-    join(channel->pending_, std::move(response));
-    if (!channel->queued_) {
-      channel->queued_ = true;
-      queue_.push_back(channel);
-    }
-  }
-  if (was_idle) posted_.notify_one();
+Delivery::Posting::~Posting() {
+  const bool wakes = was_idle_ && !delivery_.queue_.empty();
+  lock_.unlock();
+  if (wakes) delivery_.posted_.notify_one();
+}
+
+void Delivery::Posting::post(const std::shared_ptr<ResponseChannel>& channel, Response response) {
+  join(channel->pending_, std::move(response));
+  if (channel->queued_) return;
+  channel->queued_ = true;
+  delivery_.queue_.push_back(channel);
 }
 
 void Delivery::flush() {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "batch_manager/request.h"
@@ -45,7 +46,24 @@ class Delivery {
 
   // Queues a response; sequence_index, preceding_tokens and is_final are filled in here. Nothing may follow one with
   // is_sequence_final.
-  void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
+  void post(const std::shared_ptr<ResponseChannel>& channel, Response response) {
+    Posting(*this).post(channel, std::move(response));
+  }
+
+  // Posts many responses at once: the thread that sends them is held up until this ends, and is woken once.
+  class Posting {
+   public:
+    explicit Posting(Delivery& delivery) : delivery_(delivery), lock_(delivery.mutex_) {
+      was_idle_ = delivery.queue_.empty();
+    }
+    ~Posting();
+    void post(const std::shared_ptr<ResponseChannel>& channel, Response response);
+
+   private:
+    Delivery& delivery_;
+    std::unique_lock<std::mutex> lock_;
+    bool was_idle_;
+  };
 
   // Sends everything that was posted, no longer paced, and returns when that is done. From the thread that posts.
   void flush();

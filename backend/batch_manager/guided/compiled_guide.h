@@ -14,7 +14,7 @@ class CompiledGuide {
  public:
   xgrammar::CompiledGrammar grammar;
   std::shared_ptr<const GuidedVocabulary> vocabulary;
-  // [(vocab_size + 31) / 32], as TokenMasks has them: the tokens that a text may begin with.
+  // [(vocab_size + 31) / 32], as in SequenceSlice::mask: the tokens that a text may begin with.
   std::vector<uint32_t> first_tokens = {};
 };
 

@@ -21,7 +21,7 @@ class GuideMatcher {
   // Whether the text could end here.
   bool is_complete() const { return matcher_.IsCompleted(); }
 
-  // The tokens that may continue the text. words: [(vocab_size + 31) / 32], as TokenMasks has them.
+  // The tokens that may continue the text. words: [(vocab_size + 31) / 32], as in SequenceSlice::mask.
   // Returns whether there are any.
   bool fill(std::span<uint32_t> words);
 

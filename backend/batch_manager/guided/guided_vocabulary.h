@@ -17,7 +17,7 @@ struct GuidedVocabulary {
   std::map<int32_t, std::string> first_texts;  // of tokens that add something else at a text's begin, maybe nothing
 
   // What xgrammar allows and should not: after a first byte of characters, their second byte is another. Bit i % 32 of
-  // word i / 32 stands for token i, as in TokenMasks.
+  // word i / 32 stands for token i, as in SequenceSlice::mask.
   std::map<char, std::vector<uint32_t>> not_after;
 
   int32_t size() const { return tokens.GetVocabSize(); }
