@@ -55,7 +55,7 @@ RequestParameters read_request_parameters(TRITONBACKEND_Request* request) {
       parameters.timeout = read_timeout(read_number(name, type, value));
     } else if (name == std::string_view(kRequestType)) {
       check_request_type(type, value);
-    } else {
+    } else if (name != std::string_view(kStreaming)) {
       refuse_near_miss(name);
     }
   }

@@ -10,7 +10,9 @@ namespace inflight::triton {
 inline constexpr const char* kRequestPriority = "request_priority";
 inline constexpr const char* kTimeout = "timeout";
 inline constexpr const char* kRequestType = "request_type";
-inline constexpr const char* kRequestParameters[] = {kRequestPriority, kTimeout, kRequestType};
+// TensorRT-LLM's clients send it beside the input `streaming`, which is what counts.
+inline constexpr const char* kStreaming = "Streaming";
+inline constexpr const char* kRequestParameters[] = {kRequestPriority, kTimeout, kRequestType, kStreaming};
 
 // What a request says beside its tensors.
 struct RequestParameters {

@@ -197,6 +197,11 @@ def test_more_tokens_than_there_is_room_for_are_fewer_and_a_warning(http, server
     assert warning in server.log_file.read_text()
 
 
+def test_a_parameter_that_clients_send_beside_the_input_streaming_has_no_effect(http, expected):
+    result = http.infer("coupled", tensors(httpclient, arrays()), parameters={"Streaming": False})
+    assert tokens(result) == expected
+
+
 @pytest.mark.parametrize("request_type", ["context_only", "generation_only", "both", 3])
 def test_a_request_type_of_disaggregated_serving_is_refused(server, request_type):
     answer = generate(server, request_type=request_type)
