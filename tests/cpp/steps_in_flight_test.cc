@@ -107,19 +107,18 @@ TEST(a_failed_step_ends_who_was_in_it_and_the_next_one_goes_on_without_them) {
   set_log_sink([](LogLevel, const std::string&) {});
   for (const int32_t in_flight : {1, 2, 3}) {
     Device device(in_flight);
-    std::atomic<bool> fails = false;
+    std::atomic<int> steps_to_failure = 0;
     std::atomic<int> failed_steps = 0;
     device.paged.before_finish = [&](const StepInput& input) {
-      if (input.slices.empty() || !fails.exchange(false)) return;
+      if (input.slices.empty() || steps_to_failure == 0 || --steps_to_failure > 0) return;
       ++failed_steps;
       throw_error(ErrorCode::kInternal, "a step failed");
     };
     BatchManager manager(std::move(device.owner), {});
     for (int round = 0; round < 10; ++round) {
       Collector failing, next;
+      steps_to_failure = 10;
       manager.submit(make_request({1, 2}, 60), failing.callback());
-      while (failing.responses() == 0) std::this_thread::sleep_for(100us);
-      fails = true;
       const Response& last = failing.wait();
       CHECK(last.error && std::string(last.error->what()) == "a step failed");
       CHECK(failing.tokens() == expected_tokens({1, 2}, static_cast<int32_t>(failing.tokens().size())));
@@ -138,13 +137,20 @@ TEST(a_cancelled_request_gives_its_slot_and_blocks_to_another_while_its_steps_ru
     info.max_batch_size = 1;
     info.num_blocks = 16;  // one sequence
     Device device(in_flight, info);
+    std::vector<Gate> gates(20);  // of each round: closed until its request is cancelled
+    std::atomic<int> round = 0, steps = 0;
+    device.paged.before_run = [&](const StepInput&) {
+      if (++steps == 10) gates[round].wait();
+    };
     BatchManager manager(std::move(device.owner), {});
-    for (int round = 0; round < 20; ++round) {
+    for (; round < 20; ++round) {
       Collector cancelled, next;
+      steps = 0;
       const RequestId id = manager.submit(make_request({1, round}, 60), cancelled.callback());
       manager.submit(make_request({2, round}, 20), next.callback());
       while (cancelled.responses() == 0) std::this_thread::sleep_for(50us);
       manager.cancel(id);
+      gates[round].open();
       CHECK(next.wait().finish_reason == FinishReason::kLength);
       CHECK(next.tokens() == expected_tokens({2, round}, 20));
       CHECK(cancelled.wait().finish_reason == FinishReason::kCancelled);
@@ -161,10 +167,12 @@ TEST(who_needs_its_tokens_has_one_step_in_flight_and_others_go_on) {
     info.num_blocks = 80;
     Device device(3, info);
     DelayedEngine& delayed = *device.delayed;
-    // The first request to be set up needs its tokens; the second does not.
+    // The first request to be set up needs its tokens; the second does not. No step runs until both are there.
+    Gate gate;
     int32_t first_slot = -1;
     std::atomic<int> steps_without_first = 0;
     device.paged.before_run = [&](const StepInput& input) {
+      gate.wait();
       if (first_slot < 0) first_slot = input.setups.front().slot;
       bool has_first = false;
       for (const SequenceSlice& slice : input.slices) {
@@ -184,6 +192,7 @@ TEST(who_needs_its_tokens_has_one_step_in_flight_and_others_go_on) {
     request = make_request({1, 2, 3}, 60);
     request.num_draft_tokens = 0;
     manager.submit(request, other.callback());
+    gate.open();
     const Response& last = first.wait();
     CHECK(!last.error);
     CHECK_EQ(last.beams.size(), looks_up_drafts ? 0u : 1u);
