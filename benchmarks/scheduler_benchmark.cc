@@ -106,23 +106,23 @@ json measure_scheduling(const EngineInfo& info, SchedulerPolicy policy, bool reu
   while (num_full_steps < kNumWarmUpSteps + kNumSteps) {
     const uint64_t allocations_before = num_allocations;
     const auto begin = Clock::now();
-    const std::vector<ScheduledChunk>& chunks = scheduler.schedule();
+    const std::vector<ScheduledSequence>& sequences = scheduler.schedule();
     scheduler.kv_cache().take_copies();
     double spent = microseconds_since(begin);
     uint64_t allocated = num_allocations - allocations_before;
 
-    const bool is_full = chunks.size() == kNumSequences && !chunks.back().is_context;
-    for (const ScheduledChunk& chunk : chunks) chunk.sequence->num_cached += chunk.num_tokens;
+    const bool is_full = sequences.size() == kNumSequences && !sequences.back().is_context;
+    for (const ScheduledSequence& scheduled : sequences) scheduled.sequence->num_cached += scheduled.num_tokens;
     const uint64_t allocations_between = num_allocations;
     const auto middle = Clock::now();
-    for (const ScheduledChunk& chunk : chunks) scheduler.commit(*chunk.sequence);
+    for (const ScheduledSequence& scheduled : sequences) scheduler.commit(*scheduled.sequence);
     scheduler.collect_finished();
     scheduler.finished().clear();
     spent += microseconds_since(middle);
     allocated += num_allocations - allocations_between;
 
-    for (const ScheduledChunk& chunk : chunks) {
-      if (chunk.sequence->num_uncached() == 0) chunk.sequence->accept({0, ++token % kVocabSize, 0.0f});
+    for (const ScheduledSequence& scheduled : sequences) {
+      if (scheduled.sequence->num_uncached() == 0) scheduled.sequence->accept({0, ++token % kVocabSize, 0.0f});
     }
     if (is_full && ++num_full_steps > kNumWarmUpSteps) {
       microseconds.push_back(spent);

@@ -194,8 +194,8 @@ struct BatchManager::Implementation {
   // False: nothing can run now.
   bool launch_step() {
     const auto begin = Clock::now();
-    const auto* chunks = schedule();
-    if (chunks == nullptr || !launcher.launch(*chunks, begin)) return false;
+    const auto* scheduled = schedule();
+    if (scheduled == nullptr || !launcher.launch(*scheduled, begin)) return false;
     if (launcher.launched().empty()) return true;  // it failed
     update_statistics();  // who has started does not count as queued while the step runs
     note_first_steps(begin);
@@ -347,13 +347,13 @@ struct BatchManager::Implementation {
     for (Sequence* sequence : drafting) sequence->drafts.clear();
   }
 
-  // The next step's chunks, or null if nothing can run.
-  const std::vector<ScheduledChunk>* schedule() {
+  // Who is in the next step, or null if nothing can run.
+  const std::vector<ScheduledSequence>* schedule() {
     if (draft_model && num_draft_failures < kMaxDraftFailures) propose_drafts();
     launcher.look_at_copies();
-    const auto* chunks = &scheduler.schedule();
-    if (chunks->empty() && launcher.num_in_flight() == 0) chunks = &scheduler.schedule(/*wait_for_host=*/true);
-    return chunks->empty() ? nullptr : chunks;
+    const auto* scheduled = &scheduler.schedule();
+    if (scheduled->empty() && launcher.num_in_flight() == 0) scheduled = &scheduler.schedule(/*wait_for_host=*/true);
+    return scheduled->empty() ? nullptr : scheduled;
   }
 
   void note_first_steps(Clock::time_point now) {
@@ -386,12 +386,13 @@ struct BatchManager::Implementation {
     iteration.active_requests = scheduler.num_running();
     iteration.queued_requests = num_queued();
     iteration.paused_requests = scheduler.num_paused();
-    for (const ChunkInFlight& chunk : step.chunks) {
-      const int32_t sequences = chunk.num_slices;
+    for (const SequenceInFlight& in_flight : step.sequences) {
+      const int32_t sequences = in_flight.num_slices;
       iteration.scheduled_sequences += sequences;
-      (chunk.is_context ? iteration.context_sequences : iteration.generation_sequences) += sequences;
-      (chunk.is_context ? iteration.context_tokens : iteration.generation_tokens) += sequences * chunk.num_tokens;
-      iteration.generation_tokens += chunk.num_drafts;
+      (in_flight.is_context ? iteration.context_sequences : iteration.generation_sequences) += sequences;
+      (in_flight.is_context ? iteration.context_tokens : iteration.generation_tokens) +=
+          sequences * in_flight.num_tokens;
+      iteration.generation_tokens += in_flight.num_drafts;
     }
     const KvCacheStatistics& kv_cache = scheduler.kv_cache().statistics();
     iteration.free_blocks = kv_cache.free_blocks;

@@ -34,21 +34,22 @@ SamplingConfig draft_sampling(const Sequence& sequence) {
 
 }  // namespace
 
-void check_draft_model(const EngineInfo& draft, const EngineInfo& target) {
-  if (draft.vocab_size != target.vocab_size) {
-    misfit("its vocab_size is ", draft.vocab_size, ", the target's ", target.vocab_size,
+void check_draft_model(const EngineInfo& draft_engine, const EngineInfo& target) {
+  if (draft_engine.vocab_size != target.vocab_size) {
+    misfit("its vocab_size is ", draft_engine.vocab_size, ", the target's ", target.vocab_size,
            "; both must have one tokenizer");
   }
-  if (draft.max_batch_size < target.max_batch_size) {
-    misfit("its max_batch_size is ", draft.max_batch_size, ", the target's ", target.max_batch_size,
+  if (draft_engine.max_batch_size < target.max_batch_size) {
+    misfit("its max_batch_size is ", draft_engine.max_batch_size, ", the target's ", target.max_batch_size,
            "; rebuild it with --max-batch-size ", target.max_batch_size);
   }
-  if (draft.max_num_tokens < target.max_batch_size) {
-    misfit("its max_num_tokens is ", draft.max_num_tokens, ", the target's max_batch_size ", target.max_batch_size,
+  if (draft_engine.max_num_tokens < target.max_batch_size) {
+    misfit("its max_num_tokens is ", draft_engine.max_num_tokens, ", the target's max_batch_size ",
+           target.max_batch_size,
            ": a step of it must hold a token of each sequence; rebuild it with a larger --max-num-tokens");
   }
-  if (draft.max_seq_len < target.max_seq_len) {
-    misfit("its max_seq_len is ", draft.max_seq_len, ", the target's ", target.max_seq_len,
+  if (draft_engine.max_seq_len < target.max_seq_len) {
+    misfit("its max_seq_len is ", draft_engine.max_seq_len, ", the target's ", target.max_seq_len,
            "; rebuild it with --max-seq-len ", target.max_seq_len);
   }
 }

@@ -11,7 +11,7 @@
 namespace inflight {
 
 // Throws Error (kInvalidArgument) naming what differs if the two engines do not fit together, and both values.
-void check_draft_model(const EngineInfo& draft, const EngineInfo& target);
+void check_draft_model(const EngineInfo& draft_engine, const EngineInfo& target);
 
 // Drafts for speculative decoding from a smaller model with the same vocabulary (arXiv:2211.17192). It samples as the
 // sequence does, with the same random numbers, so that its drafts are often the very tokens that the sequence samples.

@@ -45,7 +45,7 @@ Scheduler::Scheduler(const EngineInfo& info, SchedulerPolicy policy, bool enable
       logits_budget_(info.logits_bytes) {
   for (int32_t slot = info.max_batch_size - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   running_.reserve(info.max_batch_size);
-  chunks_.reserve(info.max_batch_size);
+  scheduled_.reserve(info.max_batch_size);
 }
 
 void Scheduler::add(std::shared_ptr<RequestState> request) {
@@ -57,17 +57,17 @@ RequestQueue& Scheduler::queue_of(const RequestState& request) {
   return logits_bytes(request.request, info_.vocab_size) > 0 ? logits_queue_ : queue_;
 }
 
-const std::vector<ScheduledChunk>& Scheduler::schedule(bool wait_for_host) {
+const std::vector<ScheduledSequence>& Scheduler::schedule(bool wait_for_host) {
   if (wait_for_host) {
     for (auto& sequence : running_) sequence->is_onboarding = false;
   }
-  chunks_.clear();
+  scheduled_.clear();
   paused_now_ = false;
   budget_ = {info_.max_num_tokens, info_.max_returned_logits};
   schedule_generation();
   if (schedule_contexts() && !paused_now_) start_waiting();
   schedule_drafts();
-  return chunks_;
+  return scheduled_;
 }
 
 void Scheduler::schedule_generation() {
@@ -75,7 +75,7 @@ void Scheduler::schedule_generation() {
     Sequence& sequence = *running_[i];
     if (sequence.in_context_phase() || sequence.is_onboarding || !sequence.may_generate()) continue;
     if (!make_room(i)) continue;
-    chunks_.push_back({&sequence, 1, 0, false});
+    scheduled_.push_back({&sequence, 1, 0, false});
     budget_.tokens -= sequence.num_slots();
     if (sequence.returned_logits(/*samples=*/true) != ReturnedLogits::kNone) --budget_.logits;
   }
@@ -136,7 +136,7 @@ bool Scheduler::add_context_chunk(Sequence& sequence) {
   if (!kv_cache_.extend(sequence.blocks, sequence.next_position() + num_tokens)) {
     throw_error(ErrorCode::kInternal, "the KV cache has no block for a context within its reservation");
   }
-  chunks_.push_back({&sequence, num_tokens, 0, true});
+  scheduled_.push_back({&sequence, num_tokens, 0, true});
   budget_.tokens -= num_tokens;
   if (returned != ReturnedLogits::kNone) budget_.logits -= returns_all ? num_tokens : 1;
   return true;
@@ -206,15 +206,15 @@ std::optional<size_t> Scheduler::make_sequence(const std::shared_ptr<RequestStat
 
 // Drafts never pause anyone: what the budget and the free blocks leave.
 void Scheduler::schedule_drafts() {
-  for (ScheduledChunk& chunk : chunks_) {
-    Sequence& sequence = *chunk.sequence;
-    if (sequence.drafts.empty() || chunk.num_tokens < sequence.num_uncached()) continue;
+  for (ScheduledSequence& scheduled : scheduled_) {
+    Sequence& sequence = *scheduled.sequence;
+    if (sequence.drafts.empty() || scheduled.num_tokens < sequence.num_uncached()) continue;
     const bool returns_logits = sequence.returned_logits(/*samples=*/true) != ReturnedLogits::kNone;
     const int32_t num_drafts = std::min({static_cast<int32_t>(sequence.drafts.size()), budget_.tokens,
                                          sequence.max_drafts(), returns_logits ? budget_.logits : budget_.tokens});
     if (num_drafts <= 0) continue;
-    if (!kv_cache_.extend(sequence.blocks, sequence.next_position() + chunk.num_tokens + num_drafts)) continue;
-    chunk.num_drafts = num_drafts;
+    if (!kv_cache_.extend(sequence.blocks, sequence.next_position() + scheduled.num_tokens + num_drafts)) continue;
+    scheduled.num_drafts = num_drafts;
     budget_.tokens -= num_drafts;
     if (returns_logits) budget_.logits -= num_drafts;
   }

@@ -16,9 +16,9 @@
 
 namespace inflight {
 
-// The next `num_tokens` uncached tokens of a sequence, a context chunk or one generated token (of each of its beams),
-// and then `num_drafts` of its drafts.
-struct ScheduledChunk {
+// What a step takes of a sequence: its next `num_tokens` uncached tokens, a context chunk or one generated token (of
+// each of its beams), and then `num_drafts` of its drafts.
+struct ScheduledSequence {
   Sequence* sequence;
   int32_t num_tokens;
   int32_t num_drafts;
@@ -41,10 +41,10 @@ class Scheduler {
   // The request's sequences wait; each is made when it may start.
   void add(std::shared_ptr<RequestState> request);
 
-  // The chunks of the next step; their sequences have a slot and blocks for these tokens. Valid until the next call.
+  // Who is in the next step; these sequences have a slot and blocks for their tokens. Valid until the next call.
   // Empty only if nothing can run: nothing waits or runs, or all wait for blocks from the host tier; then, with
   // `wait_for_host`, those are scheduled and the step will wait.
-  const std::vector<ScheduledChunk>& schedule(bool wait_for_host = false);
+  const std::vector<ScheduledSequence>& schedule(bool wait_for_host = false);
 
   // num_cached has grown after a step: others may share the full blocks.
   void commit(Sequence& sequence);
@@ -139,7 +139,7 @@ class Scheduler {
   std::vector<std::shared_ptr<RequestState>> opened_;
   std::vector<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // by rank
-  std::vector<ScheduledChunk> chunks_;
+  std::vector<ScheduledSequence> scheduled_;
   StepBudget budget_{};  // what is left of the step
   std::vector<std::unique_ptr<Sequence>> finished_;
   std::vector<std::shared_ptr<RequestState>> ended_;

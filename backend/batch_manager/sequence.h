@@ -17,7 +17,7 @@
 
 namespace inflight {
 
-// One running beam, with a slot and blocks of its own.
+// A slot of the engine for a beam, with the beam's own blocks.
 struct BeamSlot {
   int32_t slot = -1;
   BlockList blocks;

@@ -9,8 +9,8 @@
 
 namespace inflight {
 
-// A chunk that was launched. Its sequence may end or pause before the step is finished: Scheduler::find() knows.
-struct ChunkInFlight {
+// What was launched of a sequence, which may end or pause before the step is finished: Scheduler::find() knows.
+struct SequenceInFlight {
   int32_t slot;  // the sequence's, or its first beam's
   uint64_t run;
   int32_t num_slices = 1;  // of its beams
@@ -29,7 +29,7 @@ struct ChunkInFlight {
 // A step that was launched.
 struct StepInFlight {
   StepNumber number = 0;
-  std::vector<ChunkInFlight> chunks;
+  std::vector<SequenceInFlight> sequences;
   std::vector<int32_t> slots;  // of their slices, in order
   std::chrono::steady_clock::time_point begin;  // of its scheduling
   IterationStatistics iteration;

@@ -34,17 +34,17 @@ void StepLauncher::look_at_copies() {
   });
 }
 
-bool StepLauncher::launch(std::span<const ScheduledChunk> chunks, Clock::time_point begin) {
+bool StepLauncher::launch(std::span<const ScheduledSequence> sequences, Clock::time_point begin) {
   step_ = &at(num_launched_);
   step_->begin = begin;
   shrink({});
   unmasked_.clear();
-  for (const ScheduledChunk& chunk : chunks) {
-    if (!add(chunk, {})) unmasked_.push_back(&chunk);
+  for (const ScheduledSequence& scheduled : sequences) {
+    if (!add(scheduled, {})) unmasked_.push_back(&scheduled);
   }
   if (!unmasked_.empty() && num_in_flight_ == 0) {
     const auto deadline = Clock::now() + (slices_.empty() ? kMaskPatience : last_duration_ / kPartOfStep);
-    for (const ScheduledChunk* chunk : unmasked_) add(*chunk, deadline);
+    for (const ScheduledSequence* scheduled : unmasked_) add(*scheduled, deadline);
   }
   if (slices_.empty()) return false;
   const auto copies = scheduler_.kv_cache().take_copies();
@@ -67,29 +67,30 @@ StepInFlight& StepLauncher::take_oldest() {
 }
 
 StepLauncher::Extent StepLauncher::extent() const {
-  return {setups_.size(), slices_.size(), tokens_.size(), step_->chunks.size(), step_->slots.size()};
+  return {setups_.size(), slices_.size(), tokens_.size(), step_->sequences.size(), step_->slots.size()};
 }
 
 void StepLauncher::shrink(const Extent& extent) {
   setups_.resize(extent.setups);
   slices_.erase(slices_.begin() + static_cast<std::ptrdiff_t>(extent.slices), slices_.end());
   tokens_.resize(extent.tokens);
-  step_->chunks.erase(step_->chunks.begin() + static_cast<std::ptrdiff_t>(extent.chunks), step_->chunks.end());
+  step_->sequences.erase(step_->sequences.begin() + static_cast<std::ptrdiff_t>(extent.sequences),
+                         step_->sequences.end());
   step_->slots.resize(extent.slots);
-  in_step_.resize(extent.chunks);
+  in_step_.resize(extent.sequences);
 }
 
 // A sequence that cannot take part, for want of memory perhaps, fails alone. False: its mask is not there.
-bool StepLauncher::add(const ScheduledChunk& chunk, Clock::time_point mask_deadline) {
-  Sequence& sequence = *chunk.sequence;
+bool StepLauncher::add(const ScheduledSequence& scheduled, Clock::time_point mask_deadline) {
+  Sequence& sequence = *scheduled.sequence;
   if (sequence.is_finished()) return true;
   const Extent before = extent();
   try {
     start_guide(sequence);
-    const bool samples = chunk.num_tokens == sequence.num_uncached();
+    const bool samples = scheduled.num_tokens == sequence.num_uncached();
     if (sequence.state->guide && samples && !guided_decoder_->has_mask(sequence.slot, mask_deadline)) return false;
     set_up(sequence);
-    add_slices(chunk);
+    add_slices(scheduled);
     in_step_.push_back(&sequence);
   } catch (const std::exception& failure) {
     shrink(before);
@@ -127,26 +128,26 @@ void StepLauncher::reserve_logits(Sequence& sequence) {
   }
 }
 
-void StepLauncher::add_slices(const ScheduledChunk& chunk) {
-  Sequence& sequence = *chunk.sequence;
+void StepLauncher::add_slices(const ScheduledSequence& scheduled) {
+  Sequence& sequence = *scheduled.sequence;
   if (!sequence.beams.empty()) return add_beams(sequence);
   SequenceSlice slice;
   slice.slot = sequence.slot;
-  slice.tokens = tokens_of(chunk);
+  slice.tokens = tokens_of(scheduled);
   slice.past_length = sequence.next_position();
   slice.new_block_ids = std::span<const int32_t>(sequence.blocks.block_ids).subspan(sequence.num_sent_blocks);
-  slice.samples = chunk.num_tokens == sequence.num_uncached();
-  slice.num_drafts = chunk.num_drafts;
+  slice.samples = scheduled.num_tokens == sequence.num_uncached();
+  slice.num_drafts = scheduled.num_drafts;
   slice.returned_logits = sequence.returned_logits(slice.samples);
   if (slice.samples && sequence.state->guide) slice.mask = guided_decoder_->mask(sequence.slot);
   add_slice(slice);
   sequence.num_sent_blocks = static_cast<int32_t>(sequence.blocks.block_ids.size());
-  step_->chunks.push_back(
+  step_->sequences.push_back(
       {.slot = slice.slot,
        .run = sequence.run,
-       .num_tokens = chunk.num_tokens,
-       .num_drafts = chunk.num_drafts,
-       .is_context = chunk.is_context,
+       .num_tokens = scheduled.num_tokens,
+       .num_drafts = scheduled.num_drafts,
+       .is_context = scheduled.is_context,
        .samples = slice.samples,
        .returned_logits = slice.returned_logits,
        .num_candidates = sequence.is_beam_search() ? sequence.beam_search->num_candidates() : 0,
@@ -168,13 +169,13 @@ void StepLauncher::add_beams(Sequence& sequence) {
                .new_block_ids = std::span<const int32_t>(beam.blocks.block_ids).subspan(beam.num_sent_blocks)});
     beam.num_sent_blocks = static_cast<int32_t>(beam.blocks.block_ids.size());
   }
-  step_->chunks.push_back({.slot = sequence.beams.front().slot,
-                           .run = sequence.run,
-                           .num_slices = static_cast<int32_t>(sequence.beams.size()),
-                           .num_tokens = 1,
-                           .is_context = false,
-                           .samples = true,
-                           .num_candidates = sequence.beam_search->num_candidates()});
+  step_->sequences.push_back({.slot = sequence.beams.front().slot,
+                              .run = sequence.run,
+                              .num_slices = static_cast<int32_t>(sequence.beams.size()),
+                              .num_tokens = 1,
+                              .is_context = false,
+                              .samples = true,
+                              .num_candidates = sequence.beam_search->num_candidates()});
 }
 
 void StepLauncher::add_slice(const SequenceSlice& slice) {
@@ -182,19 +183,19 @@ void StepLauncher::add_slice(const SequenceSlice& slice) {
   step_->slots.push_back(slice.slot);
 }
 
-// The chunk's tokens, as far as they are known, and its drafts.
-std::span<const int32_t> StepLauncher::tokens_of(const ScheduledChunk& chunk) {
-  const Sequence& sequence = *chunk.sequence;
+// The sequence's tokens, as far as they are known, and its drafts.
+std::span<const int32_t> StepLauncher::tokens_of(const ScheduledSequence& scheduled) {
+  const Sequence& sequence = *scheduled.sequence;
   const bool is_known = sequence.num_expected == 0;
   const size_t begin = tokens_.size();
   if (is_known) {
-    const auto tokens = std::span(sequence.tokens).subspan(sequence.next_position(), chunk.num_tokens);
-    if (chunk.num_drafts == 0) return tokens;
+    const auto tokens = std::span(sequence.tokens).subspan(sequence.next_position(), scheduled.num_tokens);
+    if (scheduled.num_drafts == 0) return tokens;
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   } else {
     tokens_.push_back(kPreviousToken);
   }
-  tokens_.insert(tokens_.end(), sequence.drafts.begin(), sequence.drafts.begin() + chunk.num_drafts);
+  tokens_.insert(tokens_.end(), sequence.drafts.begin(), sequence.drafts.begin() + scheduled.num_drafts);
   return std::span<const int32_t>(tokens_).subspan(begin);
 }
 
@@ -202,11 +203,11 @@ void StepLauncher::note_launch(bool has_copies) {
   ++num_launched_;
   ++num_in_flight_;
   for (size_t i = 0; i < in_step_.size(); ++i) {
-    const ChunkInFlight& chunk = step_->chunks[i];
+    const SequenceInFlight& in_flight = step_->sequences[i];
     Sequence& sequence = *in_step_[i];
-    sequence.num_launched += chunk.num_processed();
-    sequence.num_expected += chunk.num_expected();
-    if (chunk.samples) sequence.drafts.clear();
+    sequence.num_launched += in_flight.num_processed();
+    sequence.num_expected += in_flight.num_expected();
+    if (in_flight.samples) sequence.drafts.clear();
   }
   if (!has_copies) return;
   scheduler_.for_each_running([&](Sequence& sequence) {

@@ -29,10 +29,10 @@ class StepLauncher {
   // Before the scheduler is asked: who has got its blocks from the host tier?
   void look_at_copies();
 
-  // Launches a step of these chunks, but for guided ones whose masks are not there. False: none can take part. There
+  // Launches a step of these sequences, but for guided ones whose masks are not there. False: none can take part. There
   // must be room. A launch that fails ends its sequences, and those that need its copies.
   // Throws Error (kEngineLost) and what else ends more than that.
-  bool launch(std::span<const ScheduledChunk> chunks, Clock::time_point begin);
+  bool launch(std::span<const ScheduledSequence> sequences, Clock::time_point begin);
   // The sequences of the step launched last.
   std::span<Sequence* const> launched() const { return in_step_; }
   StepInFlight& newest() { return at(num_launched_ - 1); }
@@ -43,20 +43,20 @@ class StepLauncher {
  private:
   // What a message holds so far.
   struct Extent {
-    size_t setups, slices, tokens, chunks, slots;
+    size_t setups, slices, tokens, sequences, slots;
   };
 
   StepInFlight& at(uint64_t index) { return ring_[index % ring_.size()]; }
   Extent extent() const;
   void shrink(const Extent& extent);
-  bool add(const ScheduledChunk& chunk, Clock::time_point mask_deadline);
+  bool add(const ScheduledSequence& scheduled, Clock::time_point mask_deadline);
   void start_guide(Sequence& sequence);
   void set_up(Sequence& sequence);
   void reserve_logits(Sequence& sequence);
-  void add_slices(const ScheduledChunk& chunk);
+  void add_slices(const ScheduledSequence& scheduled);
   void add_beams(Sequence& sequence);
   void add_slice(const SequenceSlice& slice);
-  std::span<const int32_t> tokens_of(const ScheduledChunk& chunk);
+  std::span<const int32_t> tokens_of(const ScheduledSequence& scheduled);
   void note_launch(bool has_copies);
   void fail(std::span<const BlockCopy> copies, const Error& error);
   void lose(std::span<const BlockCopy> copies, const Error& error);
@@ -75,8 +75,8 @@ class StepLauncher {
   std::vector<SlotSetup> setups_;
   std::vector<SequenceSlice> slices_;
   std::vector<int32_t> tokens_;  // that slices point at, where they are not a sequence's own; never reallocated
-  std::vector<Sequence*> in_step_;  // parallel to the step's chunks
-  std::vector<const ScheduledChunk*> unmasked_;  // that have no mask yet
+  std::vector<Sequence*> in_step_;  // parallel to the step's sequences
+  std::vector<const ScheduledSequence*> unmasked_;  // that have no mask yet
 };
 
 }  // namespace inflight

@@ -24,15 +24,15 @@ void StepResults::take(const StepInFlight& step, const StepOutput& output, Reque
   next_token_ = next_top_log_prob_ = next_logit_ = 0;
   sequences_.clear();
   size_t next_slot = 0;
-  for (const ChunkInFlight& chunk : step.chunks) {
-    const auto slots = std::span(step.slots).subspan(next_slot, chunk.num_slices);
+  for (const SequenceInFlight& in_flight : step.sequences) {
+    const auto slots = std::span(step.slots).subspan(next_slot, in_flight.num_slices);
     next_slot += slots.size();
-    const Share share = next_share(chunk, slots);
-    Sequence* const sequence = sequence_of(chunk);
+    const Share share = next_share(in_flight, slots);
+    Sequence* const sequence = sequence_of(in_flight);
     if (sequence == nullptr) continue;
     try {
       if (share.failure != nullptr) throw share.failure->error;
-      take(*sequence, chunk, share);
+      take(*sequence, in_flight, share);
     } catch (const std::exception& failure) {
       sequence->fail(failure);
     }
@@ -42,59 +42,59 @@ void StepResults::take(const StepInFlight& step, const StepOutput& output, Reque
 void StepResults::fail(const StepInFlight& step, const Error& error) {
   log_error("a step of ", step.slots.size(), " sequences failed: ", error.what());
   sequences_.clear();
-  for (const ChunkInFlight& chunk : step.chunks) {
-    if (Sequence* const sequence = sequence_of(chunk)) sequence->state->error = error;
+  for (const SequenceInFlight& in_flight : step.sequences) {
+    if (Sequence* const sequence = sequence_of(in_flight)) sequence->state->error = error;
   }
 }
 
 // Null if it has ended or paused. What is in flight of it is less now.
-Sequence* StepResults::sequence_of(const ChunkInFlight& chunk) {
-  Sequence* const sequence = scheduler_.find(chunk.slot, chunk.run);
+Sequence* StepResults::sequence_of(const SequenceInFlight& in_flight) {
+  Sequence* const sequence = scheduler_.find(in_flight.slot, in_flight.run);
   if (sequence == nullptr || sequence->is_finished()) return nullptr;
-  sequence->num_launched -= chunk.num_processed();
-  sequence->num_expected -= chunk.num_expected();
+  sequence->num_launched -= in_flight.num_processed();
+  sequence->num_expected -= in_flight.num_expected();
   sequences_.push_back(sequence);
   return sequence;
 }
 
-void StepResults::take(Sequence& sequence, const ChunkInFlight& chunk, const Share& share) {
-  take_logits(sequence, chunk, share);
-  if (chunk.is_context) counts_.context_tokens += chunk.num_tokens;
-  sequence.num_cached += chunk.num_tokens;
+void StepResults::take(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share) {
+  take_logits(sequence, in_flight, share);
+  if (in_flight.is_context) counts_.context_tokens += in_flight.num_tokens;
+  sequence.num_cached += in_flight.num_tokens;
   if (sequence.is_beam_search()) {
     scheduler_.commit(sequence);
     if (!share.tokens.empty()) take_candidates(sequence, share.tokens);
   } else {
-    if (!share.tokens.empty()) take_tokens(sequence, chunk, share);
+    if (!share.tokens.empty()) take_tokens(sequence, in_flight, share);
     scheduler_.commit(sequence);
   }
 }
 
-StepResults::Share StepResults::next_share(const ChunkInFlight& chunk, std::span<const int32_t> slots) {
+StepResults::Share StepResults::next_share(const SequenceInFlight& in_flight, std::span<const int32_t> slots) {
   Share share;
-  int32_t num_slices = chunk.num_slices;
+  int32_t num_slices = in_flight.num_slices;
   for (const SlotFailure& failure : output_.failures) {
     if (std::ranges::find(slots, failure.slot) == slots.end()) continue;
     share.failure = &failure;
     --num_slices;
   }
   if (num_slices == 0) return share;
-  share.tokens = next_tokens(chunk, num_slices);
-  share.top_log_probs = next_top_log_probs(share.tokens.size() * chunk.num_top_log_probs);
-  share.logits = next_logits(chunk, share.tokens.size());
+  share.tokens = next_tokens(in_flight, num_slices);
+  share.top_log_probs = next_top_log_probs(share.tokens.size() * in_flight.num_top_log_probs);
+  share.logits = next_logits(in_flight, share.tokens.size());
   return share;
 }
 
-// What the step sampled for the chunk's slices.
-std::span<const SampledToken> StepResults::next_tokens(const ChunkInFlight& chunk, int32_t num_slices) {
+// What the step sampled for the sequence's slices.
+std::span<const SampledToken> StepResults::next_tokens(const SequenceInFlight& in_flight, int32_t num_slices) {
   size_t count = 0;
-  if (chunk.samples && chunk.num_candidates > 0) {
-    count = static_cast<size_t>(num_slices) * chunk.num_candidates;
-  } else if (chunk.samples) {
-    while (next_token_ + count < output_.tokens.size() && output_.tokens[next_token_ + count].slot == chunk.slot) {
+  if (in_flight.samples && in_flight.num_candidates > 0) {
+    count = static_cast<size_t>(num_slices) * in_flight.num_candidates;
+  } else if (in_flight.samples) {
+    while (next_token_ + count < output_.tokens.size() && output_.tokens[next_token_ + count].slot == in_flight.slot) {
       ++count;
     }
-    if (count == 0) throw_error(ErrorCode::kInternal, "the engine sampled no token for slot ", chunk.slot);
+    if (count == 0) throw_error(ErrorCode::kInternal, "the engine sampled no token for slot ", in_flight.slot);
   }
   if (next_token_ + count > output_.tokens.size()) {
     throw_error(ErrorCode::kInternal, "the engine returned ", output_.tokens.size(), " tokens, too few");
@@ -114,12 +114,12 @@ std::span<const TokenLogProb> StepResults::next_top_log_probs(size_t count) {
 }
 
 // The rows of one slice. (Beams return none.)
-std::span<const float> StepResults::next_logits(const ChunkInFlight& chunk, size_t num_sampled) {
+std::span<const float> StepResults::next_logits(const SequenceInFlight& in_flight, size_t num_sampled) {
   size_t rows = 0;
-  if (chunk.returned_logits == ReturnedLogits::kAll) {
-    rows = chunk.num_processed();
-  } else if (chunk.returned_logits == ReturnedLogits::kSampled) {
-    rows = chunk.num_candidates > 0 ? 1 : num_sampled;
+  if (in_flight.returned_logits == ReturnedLogits::kAll) {
+    rows = in_flight.num_processed();
+  } else if (in_flight.returned_logits == ReturnedLogits::kSampled) {
+    rows = in_flight.num_candidates > 0 ? 1 : num_sampled;
   }
   const size_t count = rows * vocab_size_;
   if (next_logit_ + count > output_.logits.size()) {
@@ -131,13 +131,13 @@ std::span<const float> StepResults::next_logits(const ChunkInFlight& chunk, size
 }
 
 // share.top_log_probs: [tokens, num_top_log_probs of the sequence].
-void StepResults::take_tokens(Sequence& sequence, const ChunkInFlight& chunk, const Share& share) {
+void StepResults::take_tokens(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share) {
   RequestState& state = *sequence.state;
   const int32_t before = sequence.num_generated();
   auto top = share.top_log_probs;
   for (const SampledToken& token : share.tokens) {
-    sequence.accept(token, top.first(chunk.num_top_log_probs));
-    top = top.subspan(chunk.num_top_log_probs);
+    sequence.accept(token, top.first(in_flight.num_top_log_probs));
+    top = top.subspan(in_flight.num_top_log_probs);
     if (sequence.is_finished()) break;
     if (state.guide) guided_decoder_->accept(sequence.slot, token.token);
   }
@@ -145,9 +145,9 @@ void StepResults::take_tokens(Sequence& sequence, const ChunkInFlight& chunk, co
   const int32_t num_new = sequence.num_generated() - before;
   const int32_t num_accepted = static_cast<int32_t>(share.tokens.size()) - 1;
   sequence.num_cached += num_accepted;  // keys and values of drafts are there
-  counts_.draft_tokens += chunk.num_drafts;
+  counts_.draft_tokens += in_flight.num_drafts;
   counts_.accepted_draft_tokens += num_accepted;
-  sequence.perf_metrics.draft_tokens += chunk.num_drafts;
+  sequence.perf_metrics.draft_tokens += in_flight.num_drafts;
   sequence.perf_metrics.accepted_draft_tokens += num_accepted;
   counts_.generated_tokens += num_new;
   state.num_generated += num_new;
@@ -216,15 +216,15 @@ void StepResults::take_candidates(Sequence& sequence, std::span<const SampledTok
   }
 }
 
-void StepResults::take_logits(Sequence& sequence, const ChunkInFlight& chunk, const Share& share) {
+void StepResults::take_logits(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share) {
   std::span<const float> sampled = share.logits;
-  if (chunk.returned_logits == ReturnedLogits::kAll) {
-    const auto context = share.logits.first(chunk.num_tokens * vocab_size_);
+  if (in_flight.returned_logits == ReturnedLogits::kAll) {
+    const auto context = share.logits.first(in_flight.num_tokens * vocab_size_);
     sequence.context_logits.insert(sequence.context_logits.end(), context.begin(), context.end());
-    if (!chunk.samples) return;
+    if (!in_flight.samples) return;
     sequence.state->context_logits =
         std::make_shared<const std::vector<float>>(std::exchange(sequence.context_logits, {}));
-    sampled = share.logits.subspan((chunk.num_tokens - 1) * vocab_size_, share.tokens.size() * vocab_size_);
+    sampled = share.logits.subspan((in_flight.num_tokens - 1) * vocab_size_, share.tokens.size() * vocab_size_);
   }
   if (sequence.request.return_generation_logits) {
     sequence.generation_logits.insert(sequence.generation_logits.end(), sampled.begin(), sampled.end());

@@ -38,7 +38,7 @@ class StepResults {
   const StepCounts& counts() const { return counts_; }
 
  private:
-  // What the slices of one chunk gave.
+  // What the slices of one sequence gave.
   struct Share {
     const SlotFailure* failure = nullptr;
     std::span<const SampledToken> tokens;
@@ -46,16 +46,16 @@ class StepResults {
     std::span<const float> logits;
   };
 
-  Share next_share(const ChunkInFlight& chunk, std::span<const int32_t> slots);
-  std::span<const SampledToken> next_tokens(const ChunkInFlight& chunk, int32_t num_slices);
+  Share next_share(const SequenceInFlight& in_flight, std::span<const int32_t> slots);
+  std::span<const SampledToken> next_tokens(const SequenceInFlight& in_flight, int32_t num_slices);
   std::span<const TokenLogProb> next_top_log_probs(size_t count);
-  std::span<const float> next_logits(const ChunkInFlight& chunk, size_t num_sampled);
-  Sequence* sequence_of(const ChunkInFlight& chunk);
+  std::span<const float> next_logits(const SequenceInFlight& in_flight, size_t num_sampled);
+  Sequence* sequence_of(const SequenceInFlight& in_flight);
 
-  void take(Sequence& sequence, const ChunkInFlight& chunk, const Share& share);
-  void take_tokens(Sequence& sequence, const ChunkInFlight& chunk, const Share& share);
+  void take(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share);
+  void take_tokens(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share);
   void take_candidates(Sequence& sequence, std::span<const SampledToken> candidates);
-  void take_logits(Sequence& sequence, const ChunkInFlight& chunk, const Share& share);
+  void take_logits(Sequence& sequence, const SequenceInFlight& in_flight, const Share& share);
   void check_guide_end(Sequence& sequence);
   bool looks_up_drafts(const Sequence& sequence) const;
   void look_up_drafts(Sequence& sequence, int32_t num_new);
