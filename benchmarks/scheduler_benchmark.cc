@@ -174,11 +174,11 @@ json measure_loop(const EngineInfo& info, SchedulerPolicy policy, bool reuse, bo
   BatchManagerOptions options;
   options.scheduler_policy = policy;
   options.enable_kv_cache_reuse = reuse;
-  options.on_iteration = [&](const IterationStatistics& iteration) {
+  options.on_step = [&](const StepStatistics& step) {
     std::lock_guard lock(mutex);
     const double spent = microseconds_since(begin);
     begin = Clock::now();
-    if (iteration.generation_sequences < kNumSequences || ++num_full_steps <= kNumWarmUpSteps) {
+    if (step.generation_slices < kNumSequences || ++num_full_steps <= kNumWarmUpSteps) {
       first = num_allocations;
     } else if (microseconds.size() < kNumSteps) {
       microseconds.push_back(spent);

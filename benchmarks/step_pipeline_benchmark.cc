@@ -107,8 +107,8 @@ json measure(int32_t batch_size, int32_t max_steps_in_flight, double seconds) {
   double elapsed = 0, loop_us = 0, begin_us = 0;
 
   BatchManagerOptions options;
-  options.on_iteration = [&](const IterationStatistics& iteration) {
-    if (iteration.generation_sequences < batch_size || is_done) return;
+  options.on_step = [&](const StepStatistics& step) {
+    if (step.generation_slices < batch_size || is_done) return;
     ++num_steps;
     const double now_us = thread_cpu_us() - engine.cpu_us;
     if (num_steps == 0) {

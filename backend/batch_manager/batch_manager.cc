@@ -218,10 +218,10 @@ struct BatchManager::Implementation {
     }
     finish_sequences();
     const auto now = Clock::now();
-    step.iteration.iteration = results.counts().steps;
-    step.iteration.duration = between(std::max(step.begin, last_finish), now);
+    step.statistics.step = results.counts().steps;
+    step.statistics.duration = between(std::max(step.begin, last_finish), now);
     last_finish = now;
-    if (options.on_iteration) options.on_iteration(step.iteration);
+    if (options.on_step) options.on_step(step.statistics);
   }
 
   bool has_something() const { return !scheduler.empty() || launcher.num_in_flight() > 0; }
@@ -247,7 +247,7 @@ struct BatchManager::Implementation {
     }
     cancelled.swap(cancelled_ids);
     add_compiled();
-    statistics.queued_requests = num_queued();
+    statistics.queued_sequences = num_queued();
     return !stopping;
   }
 
@@ -381,22 +381,21 @@ struct BatchManager::Implementation {
   }
 
   void describe(StepInFlight& step) {
-    IterationStatistics& iteration = step.iteration;
-    iteration = {};
-    iteration.active_requests = scheduler.num_running();
-    iteration.queued_requests = num_queued();
-    iteration.paused_requests = scheduler.num_paused();
+    StepStatistics& in_step = step.statistics;
+    in_step = {};
+    in_step.running_sequences = scheduler.num_running();
+    in_step.queued_sequences = num_queued();
+    in_step.paused_sequences = scheduler.num_paused();
     for (const SequenceInFlight& in_flight : step.sequences) {
-      const int32_t sequences = in_flight.num_slices;
-      iteration.scheduled_sequences += sequences;
-      (in_flight.is_context ? iteration.context_sequences : iteration.generation_sequences) += sequences;
-      (in_flight.is_context ? iteration.context_tokens : iteration.generation_tokens) +=
-          sequences * in_flight.num_tokens;
-      iteration.generation_tokens += in_flight.num_drafts;
+      const int32_t slices = in_flight.num_slices;
+      in_step.scheduled_slices += slices;
+      (in_flight.is_context ? in_step.context_slices : in_step.generation_slices) += slices;
+      (in_flight.is_context ? in_step.context_tokens : in_step.generation_tokens) += slices * in_flight.num_tokens;
+      in_step.generation_tokens += in_flight.num_drafts;
     }
     const KvCacheStatistics& kv_cache = scheduler.kv_cache().statistics();
-    iteration.free_blocks = kv_cache.free_blocks;
-    iteration.used_blocks = kv_cache.used_blocks;
+    in_step.free_blocks = kv_cache.free_blocks;
+    in_step.used_blocks = kv_cache.used_blocks;
   }
 
   // What failed may be anyone's fault who runs; if nobody does, that of the first who waits.
@@ -494,11 +493,11 @@ struct BatchManager::Implementation {
   void update_statistics() {
     const StepCounts& counts = results.counts();
     std::lock_guard lock(mutex);
-    statistics.iterations = counts.steps;
-    statistics.active_requests = scheduler.num_running();
-    statistics.queued_requests = num_queued();
-    statistics.paused_requests = scheduler.num_paused();
-    statistics.max_requests = engine->info().max_batch_size;
+    statistics.steps = counts.steps;
+    statistics.running_sequences = scheduler.num_running();
+    statistics.queued_sequences = num_queued();
+    statistics.paused_sequences = scheduler.num_paused();
+    statistics.max_sequences = engine->info().max_batch_size;
     statistics.kv_cache = scheduler.kv_cache().statistics();
     statistics.free_blocks = statistics.kv_cache.free_blocks;
     statistics.total_blocks = statistics.kv_cache.total_blocks;
@@ -549,8 +548,8 @@ struct BatchManager::Implementation {
     if (stopping) throw_error(ErrorCode::kUnavailable, "the server is stopping");
     if (lost) throw *lost;
     if (options.max_queue_size <= 0) return;
-    const int32_t free_slots = statistics.max_requests - statistics.active_requests;
-    const int32_t num_queued = num_arriving + statistics.queued_requests;
+    const int32_t free_slots = statistics.max_sequences - statistics.running_sequences;
+    const int32_t num_queued = num_arriving + statistics.queued_sequences;
     if (num_queued + std::max(num_sequences - free_slots, 1) > options.max_queue_size) {
       throw_error(ErrorCode::kUnavailable, "the queue is full: ", num_queued, " sequences wait, max_queue_size is ",
                   options.max_queue_size, "; try again later");

@@ -52,7 +52,7 @@ struct BatchManagerOptions {
   WordLimits word_limits = {};
   std::filesystem::path tokenizer_dir = {};  // of guided decoding; empty: requests with guided_decoding are refused
   // Called from the loop thread, which they hold up; they must not throw. May be empty.
-  std::function<void(const IterationStatistics&)> on_iteration = {};  // after every step
+  std::function<void(const StepStatistics&)> on_step = {};  // after every step
   std::function<void(const RequestTimes&)> on_request_end = {};
   // The engine is lost (ErrorCode::kEngineLost): every request has had its final response with the reason, and no other
   // is taken. Only another process can go on.

@@ -26,14 +26,13 @@ struct KvCacheStatistics {
   uint64_t onboarded_blocks = 0;  // copied back
 };
 
-// A snapshot, consistent with itself. Each of a request's num_return_sequences counts as a request of its own; beams do
-// not.
+// A snapshot, consistent with itself.
 struct Statistics {
-  uint64_t iterations = 0;      // steps since the start
-  int32_t active_requests = 0;  // running
-  int32_t queued_requests = 0;  // waiting to start
-  int32_t paused_requests = 0;  // waiting to go on
-  int32_t max_requests = 0;     // the engine's slots
+  uint64_t steps = 0;            // since the start
+  int32_t running_sequences = 0;
+  int32_t queued_sequences = 0;  // waiting to start
+  int32_t paused_sequences = 0;  // waiting to go on
+  int32_t max_sequences = 0;     // the engine's slots
   int32_t free_blocks = 0;
   int32_t total_blocks = 0;
   KvCacheStatistics kv_cache;
@@ -46,17 +45,17 @@ struct Statistics {
 };
 
 // One step.
-struct IterationStatistics {
-  uint64_t iteration = 0;
+struct StepStatistics {
+  uint64_t step = 0;                     // its number
   std::chrono::microseconds duration{};  // of scheduling and the step
-  int32_t active_requests = 0;
-  int32_t queued_requests = 0;
-  int32_t paused_requests = 0;
-  int32_t scheduled_sequences = 0;  // in this step, beams counted each
-  int32_t context_sequences = 0;
-  int32_t generation_sequences = 0;
-  int32_t context_tokens = 0;       // in this step
-  int32_t generation_tokens = 0;    // in this step, drafts counted
+  int32_t running_sequences = 0;
+  int32_t queued_sequences = 0;
+  int32_t paused_sequences = 0;
+  int32_t scheduled_slices = 0;   // in this step: beams counted each
+  int32_t context_slices = 0;
+  int32_t generation_slices = 0;
+  int32_t context_tokens = 0;     // in this step
+  int32_t generation_tokens = 0;  // in this step, drafts counted
   int32_t free_blocks = 0;
   int32_t used_blocks = 0;
 };

@@ -32,7 +32,7 @@ struct StepInFlight {
   std::vector<SequenceInFlight> sequences;
   std::vector<int32_t> slots;  // of their slices, in order
   std::chrono::steady_clock::time_point begin;  // of its scheduling
-  IterationStatistics iteration;
+  StepStatistics statistics;
 };
 
 }  // namespace inflight

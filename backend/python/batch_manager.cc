@@ -84,9 +84,9 @@ class PyBatchManager {
   PyBatchManager(nb::handle engine_dir, const nb::kwargs& keyword_arguments) {
     const auto directory = argument<std::filesystem::path>("engine_dir", engine_dir);
     ManagerOptions options = parse_manager_options(keyword_arguments);
-    iterations_ = std::make_shared<History<IterationStatistics>>(options.history);
+    steps_ = std::make_shared<History<StepStatistics>>(options.history);
     ended_requests_ = std::make_shared<History<RequestTimes>>(options.history);
-    options.batch_manager.on_iteration = [history = iterations_](const auto& statistics) { history->add(statistics); };
+    options.batch_manager.on_step = [history = steps_](const auto& statistics) { history->add(statistics); };
     options.batch_manager.on_request_end = [history = ended_requests_](const auto& times) { history->add(times); };
     {
       nb::gil_scoped_release release;
@@ -122,7 +122,7 @@ class PyBatchManager {
   }
 
   nb::dict statistics() const { return to_python(open()->statistics()); }
-  nb::list last_iterations() const { return to_python(iterations_->entries()); }
+  nb::list last_iterations() const { return to_python(steps_->entries()); }
   nb::list last_requests() const { return to_python(ended_requests_->entries()); }
 
   EngineInfo info() const { return open()->engine_info(); }
@@ -150,7 +150,7 @@ class PyBatchManager {
 
   std::shared_ptr<BatchManager> manager_;
   bool is_abandoned_ = false;
-  std::shared_ptr<History<IterationStatistics>> iterations_;
+  std::shared_ptr<History<StepStatistics>> steps_;
   std::shared_ptr<History<RequestTimes>> ended_requests_;
 };
 
@@ -180,7 +180,7 @@ Keyword arguments are the fields of EngineOptions (backend/engine/engine.h) and 
 (backend/batch_manager/batch_manager.h), such as num_threads, max_tokens_in_kv_cache, kv_cache_host_bytes,
 enable_kv_cache_reuse, tokenizer_dir, prompt_lookup_max_draft_tokens and prompt_lookup_max_ngram; scheduler_policy:
 "guaranteed_no_evict" (the default), "max_utilization" or "static_batch"; draft_engine_dir: the engine of a smaller
-model that proposes num_draft_tokens (4) in each step; and history: of how many iterations and ended requests
+model that proposes num_draft_tokens (4) in each step; and history: of how many steps and ended requests
 statistics are kept (1000). Raises InflightError.)")
       .def(nb::init<nb::handle, const nb::kwargs&>(), "engine_dir"_a.none(), "options"_a)
       .def("submit", &PyBatchManager::submit, "input_ids"_a.none(), "max_new_tokens"_a.none(), "callback"_a.none(),
@@ -202,9 +202,11 @@ retention_decode_priority, retention_decode_duration_ms: of generated tokens.)")
       .def("cancel", &PyBatchManager::cancel, "id"_a,
            "Ends the request with a final response; one that has ended is left alone.")
       .def("statistics", &PyBatchManager::statistics,
-           "A consistent snapshot, the fields of Statistics (backend/batch_manager/statistics.h).")
+           "A consistent snapshot, the fields of Statistics (backend/batch_manager/statistics.h); the keys call steps "
+           "iterations, and sequences requests.")
       .def("last_iterations", &PyBatchManager::last_iterations,
-           "The last steps, oldest first: the fields of IterationStatistics; durations are seconds.")
+           "The last steps, oldest first: the fields of StepStatistics; the keys call a step an iteration, sequences "
+           "requests, and slices sequences; durations are seconds.")
       .def("last_requests", &PyBatchManager::last_requests,
            "The requests that ended last, oldest first: the fields of RequestTimes; durations are seconds.")
       .def_prop_ro("info", &PyBatchManager::info, "What the engine was built for.")

@@ -14,7 +14,7 @@ struct ManagerOptions {
   EngineOptions engine;
   BatchManagerOptions batch_manager;
   std::filesystem::path draft_engine_dir;  // of batch_manager.draft_model, which has yet to be loaded; empty: none
-  int32_t history = 1000;  // iterations, and ended requests, whose statistics are kept
+  int32_t history = 1000;  // steps, and ended requests, whose statistics are kept
 };
 
 // From keyword arguments: the fields of EngineOptions, BatchManagerOptions and PromptLookupOptions under their names in

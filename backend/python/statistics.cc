@@ -38,11 +38,11 @@ nb::dict to_python(const KvCacheStatistics& statistics) {
 
 nb::dict to_python(const Statistics& statistics) {
   nb::dict result;
-  result["iterations"] = statistics.iterations;
-  result["active_requests"] = statistics.active_requests;
-  result["queued_requests"] = statistics.queued_requests;
-  result["paused_requests"] = statistics.paused_requests;
-  result["max_requests"] = statistics.max_requests;
+  result["iterations"] = statistics.steps;
+  result["active_requests"] = statistics.running_sequences;
+  result["queued_requests"] = statistics.queued_sequences;
+  result["paused_requests"] = statistics.paused_sequences;
+  result["max_requests"] = statistics.max_sequences;
   result["free_blocks"] = statistics.free_blocks;
   result["total_blocks"] = statistics.total_blocks;
   result["kv_cache"] = to_python(statistics.kv_cache);
@@ -54,16 +54,16 @@ nb::dict to_python(const Statistics& statistics) {
   return result;
 }
 
-nb::dict to_python(const IterationStatistics& statistics) {
+nb::dict to_python(const StepStatistics& statistics) {
   nb::dict result;
-  result["iteration"] = statistics.iteration;
+  result["iteration"] = statistics.step;
   result["duration"] = seconds(statistics.duration);
-  result["active_requests"] = statistics.active_requests;
-  result["queued_requests"] = statistics.queued_requests;
-  result["paused_requests"] = statistics.paused_requests;
-  result["scheduled_sequences"] = statistics.scheduled_sequences;
-  result["context_sequences"] = statistics.context_sequences;
-  result["generation_sequences"] = statistics.generation_sequences;
+  result["active_requests"] = statistics.running_sequences;
+  result["queued_requests"] = statistics.queued_sequences;
+  result["paused_requests"] = statistics.paused_sequences;
+  result["scheduled_sequences"] = statistics.scheduled_slices;
+  result["context_sequences"] = statistics.context_slices;
+  result["generation_sequences"] = statistics.generation_slices;
   result["context_tokens"] = statistics.context_tokens;
   result["generation_tokens"] = statistics.generation_tokens;
   result["free_blocks"] = statistics.free_blocks;

@@ -11,7 +11,7 @@ namespace inflight::python {
 
 // Every field under its name in C++; durations in seconds.
 nanobind::dict to_python(const Statistics& statistics);
-nanobind::dict to_python(const IterationStatistics& statistics);
+nanobind::dict to_python(const StepStatistics& statistics);
 nanobind::dict to_python(const RequestTimes& times);
 
 // The last `size` of what was added, from any thread; allocates nothing after its constructor.

@@ -76,7 +76,7 @@ TEST(a_step_asks_no_more_requests_whether_they_are_cancelled_however_many_wait) 
   std::vector<Collector> waiting(2000);
   std::atomic<int32_t> most = 0;
   BatchManagerOptions options;
-  options.on_iteration = [&](const IterationStatistics&) { most = std::max(most.load(), asked.exchange(0)); };
+  options.on_step = [&](const StepStatistics&) { most = std::max(most.load(), asked.exchange(0)); };
   BatchManager manager(held.take(), options);
   manager.submit(make_request({1, 2}, 40), running.callback());
   held.wait_until_step(1);
@@ -132,7 +132,7 @@ TEST(the_queue_counts_sequences) {
   BatchManager manager(held.take(), {.max_queue_size = 4});
   manager.submit(make_request({1, 2}, 2), first.callback());
   held.wait_until_step(1);
-  while (manager.statistics().active_requests != 1) std::this_thread::sleep_for(100us);
+  while (manager.statistics().running_sequences != 1) std::this_thread::sleep_for(100us);
   Request request = make_request({1, 2}, 2, /*streaming=*/false);
   request.num_return_sequences = 8;  // 3 slots are free
   CHECK_ERROR(manager.submit(request, too_many.callback()), ErrorCode::kUnavailable, "max_queue_size is 4");
@@ -192,7 +192,7 @@ TEST(a_failure_outside_of_a_step_ends_those_who_run_and_not_those_who_wait) {
   Collector running;
   std::vector<Collector> waiting(20);
   BatchManagerOptions options;
-  options.on_iteration = [&](const IterationStatistics&) {
+  options.on_step = [&](const StepStatistics&) {
     if (fails.exchange(false)) throw std::bad_alloc();  // as anything on the loop's thread may
   };
   BatchManager manager(held.take(), options);

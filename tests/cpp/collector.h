@@ -90,7 +90,7 @@ inline std::vector<int32_t> random_tokens(std::mt19937& random, int32_t count) {
 inline Statistics at_rest(const BatchManager& manager) {
   for (int i = 0; i < 3000; ++i) {
     const Statistics statistics = manager.statistics();
-    if (statistics.active_requests == 0 && statistics.queued_requests == 0) return statistics;
+    if (statistics.running_sequences == 0 && statistics.queued_sequences == 0) return statistics;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   CHECK(!"the batch manager came to rest");

@@ -22,9 +22,7 @@ TEST(max_utilization_runs_more_at_once_and_paused_sequences_lose_nothing) {
       BatchManagerOptions options;
       options.scheduler_policy = policy;
       options.enable_kv_cache_reuse = reuse;
-      options.on_iteration = [&](const IterationStatistics& step) {
-        widest = std::max(widest, step.scheduled_sequences);
-      };
+      options.on_step = [&](const StepStatistics& step) { widest = std::max(widest, step.scheduled_slices); };
       std::vector<Collector> collectors(12);
       Statistics statistics;
       {
@@ -37,7 +35,7 @@ TEST(max_utilization_runs_more_at_once_and_paused_sequences_lose_nothing) {
         statistics = at_rest(manager);
       }
       CHECK_EQ(statistics.free_blocks, 16);
-      CHECK_EQ(statistics.paused_requests, 0);
+      CHECK_EQ(statistics.paused_sequences, 0);
       const bool pauses = policy == SchedulerPolicy::kMaxUtilization;
       CHECK_EQ(widest, pauses ? 4 : 1);
       CHECK_EQ(statistics.pauses > 0, pauses);
@@ -67,9 +65,9 @@ TEST(a_static_batch_ends_before_the_next_begins) {
   std::vector<int32_t> widths;
   BatchManagerOptions options;
   options.scheduler_policy = SchedulerPolicy::kStaticBatch;
-  options.on_iteration = [&](const IterationStatistics& step) {
+  options.on_step = [&](const StepStatistics& step) {
     std::lock_guard lock(mutex);
-    widths.push_back(step.active_requests);
+    widths.push_back(step.running_sequences);
   };
   std::vector<Collector> collectors(9);
   {

@@ -158,7 +158,7 @@ TEST(prompt_lookup_drafts_what_followed_before) {
   CHECK(collector.tokens() == PagedEngine::expected_tokens({0, 1, 1, 0, 1}, 50, 2));
   const Statistics statistics = at_rest(manager);
   CHECK(statistics.accepted_draft_tokens > 0);
-  CHECK_EQ(statistics.iterations, 50 - statistics.accepted_draft_tokens);
+  CHECK_EQ(statistics.steps, 50 - statistics.accepted_draft_tokens);
 }
 
 TEST(prompt_lookup_of_endless_ngrams_is_refused) {
@@ -178,14 +178,14 @@ TEST(a_draft_model_saves_steps_and_changes_nothing_else) {
     options.draft_model = {std::make_shared<PagedEngine>(draft_info), 3};
     BatchManager manager(std::make_unique<PagedEngine>(info), options);
     for (const int32_t others : {0, 3, 9}) {
-      const uint64_t before = at_rest(manager).iterations;
+      const uint64_t before = at_rest(manager).steps;
       std::vector<Collector> collectors(1 + others);
       for (int32_t i = 0; i <= others; ++i) manager.submit(make_request({i, 4, 5}, 40), collectors[i].callback());
       for (int32_t i = 0; i <= others; ++i) {
         collectors[i].wait();
         CHECK(collectors[i].tokens() == PagedEngine::expected_tokens({i, 4, 5}, 40, 1000));
       }
-      if (others == 0) CHECK_EQ(at_rest(manager).iterations - before, 11u);  // 1, then 4 tokens a step
+      if (others == 0) CHECK_EQ(at_rest(manager).steps - before, 11u);  // 1, then 4 tokens a step
     }
     CHECK_EQ(at_rest(manager).free_blocks, 40);
   }
@@ -208,7 +208,7 @@ TEST(a_draft_model_reads_anew_what_a_failed_step_has_not) {
     manager.submit(make_request({3, 4, 5}, 40), collector.callback());
     collector.wait();
     CHECK(collector.tokens() == PagedEngine::expected_tokens({3, 4, 5}, 40, 1000));
-    CHECK(at_rest(manager).iterations <= 12);  // 11 without the failure
+    CHECK(at_rest(manager).steps <= 12);  // 11 without the failure
     CHECK_EQ(failures, 1);
   }
 }
@@ -257,7 +257,7 @@ TEST(cancelled_beams_give_what_they_have) {
   request.beam_search.beam_width = 3;
   Collector collector;
   const RequestId id = manager.submit(request, collector.callback());
-  while (manager.statistics().iterations < 5) std::this_thread::sleep_for(100us);
+  while (manager.statistics().steps < 5) std::this_thread::sleep_for(100us);
   manager.cancel(id);
   const Response& last = collector.wait();
   CHECK(last.finish_reason == FinishReason::kCancelled);
@@ -300,7 +300,7 @@ TEST(sequences_of_a_request_share_a_static_batch) {
     for (const auto& [index, tokens] : collector.wait()) {
       CHECK(tokens == PagedEngine::expected_tokens(prompt_of(8), 10, 1000));
     }
-    CHECK(at_rest(manager).iterations < 20);  // one after another would take 40
+    CHECK(at_rest(manager).steps < 20);  // one after another would take 40
   }
 }
 

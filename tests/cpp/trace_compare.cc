@@ -177,9 +177,9 @@ void check_rest(const Trace& trace, const TraceResult& result, std::vector<std::
   const auto expect_zero = [&](const char* what, int64_t value) {
     if (value != 0) faults.push_back(concat("at rest: ", value, " ", what));
   };
-  expect_zero("active requests", statistics.active_requests);
-  expect_zero("queued requests", statistics.queued_requests);
-  expect_zero("paused requests", statistics.paused_requests);
+  expect_zero("running sequences", statistics.running_sequences);
+  expect_zero("queued sequences", statistics.queued_sequences);
+  expect_zero("paused sequences", statistics.paused_sequences);
   expect_zero("blocks not given back", cache.total_blocks - cache.free_blocks);
   expect_zero("used blocks", cache.used_blocks);
   const bool reuses = trace.options.manager.enable_kv_cache_reuse;

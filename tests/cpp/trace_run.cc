@@ -73,7 +73,7 @@ class TraceRun {
     BatchManagerOptions options = trace.options.manager;
     options.tokenizer_dir = model.tokenizer_dir;
     options.on_request_end = [this](const RequestTimes& times) { note_end(times); };
-    options.on_iteration = [this](const IterationStatistics& iteration) { check_iteration(iteration); };
+    options.on_step = [this](const StepStatistics& step) { check_statistics(step); };
     const EngineInfo info = engine->info();
     limits_ = {info.max_batch_size, info.max_num_tokens, info.num_blocks};
     for (const TraceEvent& event : trace.events) {
@@ -223,13 +223,13 @@ class TraceRun {
   }
 
   // From the loop's thread, after a step.
-  void check_iteration(const IterationStatistics& iteration) {
+  void check_statistics(const StepStatistics& step) {
     const auto [max_batch_size, max_num_tokens, num_blocks] = limits_;
-    if (iteration.scheduled_sequences < 1 || iteration.scheduled_sequences > max_batch_size ||
-        iteration.scheduled_sequences != iteration.context_sequences + iteration.generation_sequences ||
-        iteration.context_tokens + iteration.generation_tokens > max_num_tokens ||
-        iteration.free_blocks + iteration.used_blocks != num_blocks || iteration.free_blocks < 0) {
-      violate(concat("statistics of iteration ", iteration.iteration, " do not add up"));
+    if (step.scheduled_slices < 1 || step.scheduled_slices > max_batch_size ||
+        step.scheduled_slices != step.context_slices + step.generation_slices ||
+        step.context_tokens + step.generation_tokens > max_num_tokens ||
+        step.free_blocks + step.used_blocks != num_blocks || step.free_blocks < 0) {
+      violate(concat("statistics of step ", step.step, " do not add up"));
     }
   }
 
@@ -260,8 +260,8 @@ class TraceRun {
       if (result_.refusals[i].empty() && !result_.outcomes[i].ended()) message += concat(" ", i);
     }
     const Statistics statistics = manager_->statistics();
-    throw Hang{concat(message, "; active ", statistics.active_requests, ", queued ", statistics.queued_requests,
-                      ", paused ", statistics.paused_requests, ", free blocks ", statistics.free_blocks, " of ",
+    throw Hang{concat(message, "; running ", statistics.running_sequences, ", queued ", statistics.queued_sequences,
+                      ", paused ", statistics.paused_sequences, ", free blocks ", statistics.free_blocks, " of ",
                       statistics.total_blocks)};
   }
 

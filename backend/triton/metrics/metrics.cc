@@ -81,22 +81,22 @@ Metrics::Metrics(const MetricOwner& owner, bool is_static_batch)
   server_restarts_.set_totals({server_restarts()});
 }
 
-void Metrics::report(const Statistics& statistics, const IterationStatistics& last,
+void Metrics::report(const Statistics& statistics, const StepStatistics& last,
                      std::chrono::system_clock::time_point time, int64_t resident_memory) noexcept {
   const KvCacheStatistics& cache = statistics.kv_cache;
   const double used_fraction = static_cast<double>(cache.used_blocks) / std::max(cache.total_blocks, 1);
   const auto timestamp = std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
-  requests_.set(statistics.active_requests, statistics.max_requests, last.scheduled_sequences, last.context_sequences,
-                statistics.queued_requests + statistics.paused_requests);
+  requests_.set(statistics.running_sequences, statistics.max_sequences, last.scheduled_slices, last.context_slices,
+                statistics.queued_sequences + statistics.paused_sequences);
   runtime_memory_.set(resident_memory, 0, 0);
   kv_cache_blocks_.set(cache.total_blocks, cache.free_blocks, cache.used_blocks, cache.tokens_per_block,
                        cache.reused_blocks, used_fraction);
   if (is_static_batch_) {
-    batching_.set(last.context_tokens, last.generation_tokens, statistics.max_requests - last.scheduled_sequences);
+    batching_.set(last.context_tokens, last.generation_tokens, statistics.max_sequences - last.scheduled_slices);
   } else {
-    batching_.set(last.context_tokens, last.generation_sequences, 0, statistics.paused_requests);
+    batching_.set(last.context_tokens, last.generation_slices, 0, statistics.paused_sequences);
   }
-  general_.set(timestamp, statistics.iterations);
+  general_.set(timestamp, statistics.steps);
   tokens_.set_totals({statistics.context_tokens, statistics.generated_tokens});
   draft_tokens_.set_totals({statistics.draft_tokens, statistics.accepted_draft_tokens});
   pauses_.set_totals({statistics.pauses});

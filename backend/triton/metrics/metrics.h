@@ -16,7 +16,7 @@ class Metrics {
 
   // Brings up to date what is polled. `last` is the last step, made at `time`; one that holds nothing while none runs.
   // `resident_memory`: of this process, in bytes.
-  void report(const Statistics& statistics, const IterationStatistics& last, std::chrono::system_clock::time_point time,
+  void report(const Statistics& statistics, const StepStatistics& last, std::chrono::system_clock::time_point time,
               int64_t resident_memory) noexcept;
 
   // A request has ended. From another thread than report().

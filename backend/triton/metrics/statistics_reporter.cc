@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "triton/errors.h"
-#include "triton/metrics/iteration_log.h"
+#include "triton/metrics/step_log.h"
 
 namespace inflight::triton {
 namespace {
@@ -22,8 +22,8 @@ int64_t resident_memory() {
 }
 
 // Nothing runs: the last step says nothing about now.
-IterationStatistics idle_statistics(const Statistics& statistics) {
-  return {.iteration = statistics.iterations,
+StepStatistics idle_statistics(const Statistics& statistics) {
+  return {.step = statistics.steps,
           .free_blocks = statistics.kv_cache.free_blocks,
           .used_blocks = statistics.kv_cache.used_blocks};
 }
@@ -31,11 +31,11 @@ IterationStatistics idle_statistics(const Statistics& statistics) {
 }  // namespace
 
 StatisticsReporter::StatisticsReporter(std::string model, bool is_static_batch, const BatchManager& batch_manager,
-                                       IterationHistory& iterations, Metrics& metrics, std::chrono::milliseconds period)
+                                       StepHistory& steps, Metrics& metrics, std::chrono::milliseconds period)
     : model_(std::move(model)),
       is_static_batch_(is_static_batch),
       batch_manager_(batch_manager),
-      iterations_(iterations),
+      steps_(steps),
       metrics_(metrics),
       period_(period),
       thread_([this] { run(); }) {}
@@ -59,16 +59,16 @@ void StatisticsReporter::run() {
 void StatisticsReporter::report() {
   const Statistics statistics = batch_manager_.statistics();
   const int64_t memory = resident_memory();
-  iterations_.take(taken_);
-  const bool was_idle = std::exchange(is_idle_, taken_.empty() && statistics.active_requests == 0);
+  steps_.take(taken_);
+  const bool was_idle = std::exchange(is_idle_, taken_.empty() && statistics.running_sequences == 0);
   if (!taken_.empty()) last_ = taken_.back();
   if (is_idle_) last_.statistics = idle_statistics(statistics);
   if (is_idle_ && !was_idle) taken_.push_back(last_);
   metrics_.report(statistics, last_.statistics, last_.time, memory);
   if (!TRITONSERVER_LogIsEnabled(TRITONSERVER_LOG_VERBOSE)) return;
-  for (const Iteration& iteration : taken_) {
+  for (const EndedStep& step : taken_) {
     // Not through Triton's log, which would make it a JSON string.
-    const std::string line = iteration_line(model_, iteration, statistics, is_static_batch_, memory) + "\n";
+    const std::string line = step_line(model_, step, statistics, is_static_batch_, memory) + "\n";
     std::fwrite(line.data(), 1, line.size(), stderr);
   }
 }

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "batch_manager/batch_manager.h"
-#include "triton/metrics/iteration_history.h"
 #include "triton/metrics/metrics.h"
+#include "triton/metrics/step_history.h"
 
 namespace inflight::triton {
 
@@ -19,8 +19,8 @@ namespace inflight::triton {
 class StatisticsReporter {
  public:
   // All must outlive it.
-  StatisticsReporter(std::string model, bool is_static_batch, const BatchManager& batch_manager,
-                     IterationHistory& iterations, Metrics& metrics, std::chrono::milliseconds period);
+  StatisticsReporter(std::string model, bool is_static_batch, const BatchManager& batch_manager, StepHistory& steps,
+                     Metrics& metrics, std::chrono::milliseconds period);
   ~StatisticsReporter();
   StatisticsReporter(const StatisticsReporter&) = delete;
   StatisticsReporter& operator=(const StatisticsReporter&) = delete;
@@ -32,12 +32,12 @@ class StatisticsReporter {
   const std::string model_;
   const bool is_static_batch_;
   const BatchManager& batch_manager_;
-  IterationHistory& iterations_;
+  StepHistory& steps_;
   Metrics& metrics_;
   const std::chrono::milliseconds period_;
 
-  std::vector<Iteration> taken_;
-  Iteration last_{};
+  std::vector<EndedStep> taken_;
+  EndedStep last_{};
   bool is_idle_ = true;
 
   std::mutex mutex_;

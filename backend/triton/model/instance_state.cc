@@ -44,18 +44,18 @@ InstanceState::InstanceState(const ModelState& model, TRITONBACKEND_ModelInstanc
     : config_(model.config()),
       instance_(instance),
       fetched_(config_.decoupled ? config_.cancellation_check_period : std::chrono::milliseconds(0)),
-      iterations_(config_.iter_stats_max_iterations),
+      steps_(config_.iter_stats_max_iterations),
       metrics_(model.metric_owner(), config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch),
       batch_manager_(make_batch_manager(model.server())),
       reporter_(model.metric_owner().model, config_.batch_manager.scheduler_policy == SchedulerPolicy::kStaticBatch,
-                batch_manager_, iterations_, metrics_, config_.stats_check_period) {}
+                batch_manager_, steps_, metrics_, config_.stats_check_period) {}
 
 BatchManager InstanceState::make_batch_manager(TRITONSERVER_Server* server) {
   auto engine = load_checked_engine(config_);
   BatchManagerOptions options = config_.batch_manager;
   options.draft_model.engine = load_draft_engine(config_, engine->info());
-  options.on_iteration = [this](const IterationStatistics& step) {
-    iterations_.add(step);
+  options.on_step = [this](const StepStatistics& step) {
+    steps_.add(step);
     fetched_.step_ended();
   };
   options.on_request_end = [this](const RequestTimes& times) { metrics_.observe(times); };

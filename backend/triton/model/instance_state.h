@@ -7,9 +7,9 @@
 
 #include "batch_manager/batch_manager.h"
 #include "triton/handles.h"
-#include "triton/metrics/iteration_history.h"
 #include "triton/metrics/metrics.h"
 #include "triton/metrics/statistics_reporter.h"
+#include "triton/metrics/step_history.h"
 #include "triton/model/model_state.h"
 #include "triton/preload/late_ends.h"
 #include "triton/request/fetched_requests.h"
@@ -41,7 +41,7 @@ class InstanceState {
   RunningRequests running_;
   LateEnds late_ends_;
   FetchedRequests fetched_;
-  IterationHistory iterations_;
+  StepHistory steps_;
   Metrics metrics_;
   BatchManager batch_manager_;   // the requests that it ends when it is destroyed use the above
   StatisticsReporter reporter_;  // last: it reads the above

@@ -1,4 +1,4 @@
-#include "triton/metrics/iteration_log.h"
+#include "triton/metrics/step_log.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -24,22 +24,22 @@ std::string timestamp(std::chrono::system_clock::time_point time) {
 
 }  // namespace
 
-std::string iteration_line(const std::string& model, const Iteration& iteration, const Statistics& statistics,
-                           bool is_static_batch, int64_t resident_memory) {
-  const IterationStatistics& step = iteration.statistics;
+std::string step_line(const std::string& model, const EndedStep& ended, const Statistics& statistics,
+                      bool is_static_batch, int64_t resident_memory) {
+  const StepStatistics& step = ended.statistics;
   const KvCacheStatistics& cache = statistics.kv_cache;
   nlohmann::ordered_json line = {
-      {"Active Request Count", step.active_requests},
-      {"Iteration Counter", step.iteration},
-      {"Max Request Count", statistics.max_requests},
+      {"Active Request Count", step.running_sequences},
+      {"Iteration Counter", step.step},
+      {"Max Request Count", statistics.max_sequences},
       {"Runtime CPU Memory Usage", resident_memory},
       {"Runtime GPU Memory Usage", 0},
       {"Runtime Pinned Memory Usage", 0},
-      {"Timestamp", timestamp(iteration.time)},
-      {"Context Requests", step.context_sequences},
-      {"Scheduled Requests", step.scheduled_sequences},
+      {"Timestamp", timestamp(ended.time)},
+      {"Context Requests", step.context_slices},
+      {"Scheduled Requests", step.scheduled_slices},
       {"Total Context Tokens", step.context_tokens},
-      {"Waiting Requests", step.queued_requests + step.paused_requests},
+      {"Waiting Requests", step.queued_sequences + step.paused_sequences},
       {"Free KV cache blocks", step.free_blocks},
       {"Max KV cache blocks", cache.total_blocks},
       {"Tokens per KV cache block", cache.tokens_per_block},
@@ -51,11 +51,11 @@ std::string iteration_line(const std::string& model, const Iteration& iteration,
   };
   if (is_static_batch) {
     line["Total Generation Tokens"] = step.generation_tokens;
-    line["Empty Generation Slots"] = statistics.max_requests - step.scheduled_sequences;
+    line["Empty Generation Slots"] = statistics.max_sequences - step.scheduled_slices;
   } else {
-    line["Generation Requests"] = step.generation_sequences;
+    line["Generation Requests"] = step.generation_slices;
     line["MicroBatch ID"] = 0;
-    line["Paused Requests"] = step.paused_requests;
+    line["Paused Requests"] = step.paused_sequences;
   }
   return concat(model, ", ", step.duration.count(), " us: [TensorRT-LLM][INFO] ", line.dump());
 }

@@ -1,33 +1,33 @@
-#include "triton/metrics/iteration_history.h"
+#include "triton/metrics/step_history.h"
 
 #include <nlohmann/json.hpp>
 
 #include "check.h"
-#include "triton/metrics/iteration_log.h"
+#include "triton/metrics/step_log.h"
 
 using namespace inflight;
 using namespace inflight::triton;
 
 namespace {
 
-IterationStatistics step(uint64_t iteration) {
-  IterationStatistics statistics;
-  statistics.iteration = iteration;
+StepStatistics step(uint64_t number) {
+  StepStatistics statistics;
+  statistics.step = number;
   return statistics;
 }
 
-std::vector<uint64_t> take(IterationHistory& history) {
-  std::vector<Iteration> taken;
+std::vector<uint64_t> take(StepHistory& history) {
+  std::vector<EndedStep> taken;
   history.take(taken);
-  std::vector<uint64_t> iterations;
-  for (const Iteration& iteration : taken) iterations.push_back(iteration.statistics.iteration);
-  return iterations;
+  std::vector<uint64_t> numbers;
+  for (const EndedStep& step : taken) numbers.push_back(step.statistics.step);
+  return numbers;
 }
 
 }  // namespace
 
 TEST(steps_are_taken_once_and_in_order) {
-  IterationHistory history(4);
+  StepHistory history(4);
   history.add(step(1));
   history.add(step(2));
   CHECK(take(history) == (std::vector<uint64_t>{1, 2}));
@@ -37,15 +37,15 @@ TEST(steps_are_taken_once_and_in_order) {
 }
 
 TEST(only_the_latest_steps_are_kept) {
-  IterationHistory history(3);
+  StepHistory history(3);
   for (int round = 0; round < 2; ++round) {
-    for (uint64_t iteration = 1; iteration <= 7; ++iteration) history.add(step(iteration));
+    for (uint64_t number = 1; number <= 7; ++number) history.add(step(number));
     CHECK(take(history) == (std::vector<uint64_t>{5, 6, 7}));
   }
 }
 
 TEST(a_history_of_no_steps_stays_empty) {
-  IterationHistory history(0);
+  StepHistory history(0);
   history.add(step(1));
   CHECK(take(history).empty());
 }
@@ -66,24 +66,24 @@ nlohmann::json json_of(const std::string& line) {
 }  // namespace
 
 TEST(a_step_is_a_line_with_the_keys_of_tensorrt_llm_and_no_others) {
-  IterationStatistics statistics = step(12);
-  statistics.active_requests = 5;
-  statistics.queued_requests = 2;
-  statistics.paused_requests = 1;
-  statistics.scheduled_sequences = 4;
-  statistics.context_sequences = 1;
-  statistics.generation_sequences = 3;
+  StepStatistics statistics = step(12);
+  statistics.running_sequences = 5;
+  statistics.queued_sequences = 2;
+  statistics.paused_sequences = 1;
+  statistics.scheduled_slices = 4;
+  statistics.context_slices = 1;
+  statistics.generation_slices = 3;
   statistics.context_tokens = 40;
   statistics.generation_tokens = 3;
   statistics.free_blocks = 12;
   statistics.used_blocks = 4;
   statistics.duration = std::chrono::microseconds(1234);
   Statistics model;
-  model.max_requests = 8;
+  model.max_sequences = 8;
   model.kv_cache.total_blocks = 16;
   model.kv_cache.tokens_per_block = 32;
   model.kv_cache.reused_blocks = 6;
-  const Iteration iteration{statistics, std::chrono::system_clock::now()};
+  const EndedStep ended{statistics, std::chrono::system_clock::now()};
 
   nlohmann::json expected = {{"Iteration Counter", 12},
                              {"Active Request Count", 5},
@@ -106,8 +106,8 @@ TEST(a_step_is_a_line_with_the_keys_of_tensorrt_llm_and_no_others) {
   nlohmann::json in_flight = expected, static_batch = expected;
   in_flight.update({{"Generation Requests", 3}, {"Paused Requests", 1}, {"MicroBatch ID", 0}});
   static_batch.update({{"Total Generation Tokens", 3}, {"Empty Generation Slots", 4}});
-  CHECK(json_of(iteration_line("tensorrt_llm", iteration, model, false, 4096)) == in_flight);
-  CHECK(json_of(iteration_line("tensorrt_llm", iteration, model, true, 4096)) == static_batch);
+  CHECK(json_of(step_line("tensorrt_llm", ended, model, false, 4096)) == in_flight);
+  CHECK(json_of(step_line("tensorrt_llm", ended, model, true, 4096)) == static_batch);
 }
 
 TEST_MAIN()
