@@ -259,7 +259,8 @@ def test_cuda_sources_compile(source, tmp_path):
     if nvcc is None:
         pytest.skip(f"not compiled, since there is no nvcc: {source.name}")
     # To PTX: what follows takes the better part of a minute and finds no mistakes of ours.
-    flags = ["-std=c++20", "-arch=sm_90", "-ptx", "-I", Path(__file__).parents[3] / "backend"]
-    command = [nvcc, *flags, source, "-o", tmp_path / "object.ptx"]
+    root = Path(__file__).parents[3]
+    includes = ["-I", root / "backend", "-I", root / "inflight" / "kernels" / "compiler" / "launch"]
+    command = [nvcc, "-std=c++20", "-arch=sm_90", "-ptx", *includes, source, "-o", tmp_path / "object.ptx"]
     build = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert build.returncode == 0, build.stderr
