@@ -42,6 +42,7 @@ def generate_repository(
             _make_model(templates / model, stage / model, values | kept.get(model, {}) | template_overrides)
         if old_repository is not None:
             _take_over_types(stage, Path(old_repository))
+            _take_over_outputs(stage, Path(old_repository))
         for other in others:
             shutil.copytree(other, stage / other.name)
         _check(stage, Path(out))
@@ -85,6 +86,14 @@ def _take_over_types(stage: Path, old: Path) -> None:
     for model in MODELS:
         config = stage / model / _CONFIG
         config.write_text(with_unsigned_integers(model, config.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _take_over_outputs(stage: Path, old: Path) -> None:
+    from inflight.repository.old_repository import expects_unasked_outputs
+
+    if expects_unasked_outputs(old):
+        with open(stage / "tensorrt_llm" / _CONFIG, "a", encoding="utf-8") as config:
+            config.write('parameters { key: "fill_unasked_outputs"  value { string_value: "true" } }\n')
 
 
 def _fill_config(path: Path, values: Mapping[str, object]) -> None:

@@ -66,6 +66,13 @@ def with_unsigned_integers(model: str, config: str) -> str:
     return re.sub(rf'(name: "(?:{names})"  data_type: )TYPE_INT32', r"\1TYPE_UINT32", config) if names else config
 
 
+def expects_unasked_outputs(repository: Path) -> bool:
+    """Whether its clients may read log-probs and logits that they have not asked for, as those up to 0.13 do. Raises
+    InflightError."""
+    outputs = _parse(repository / "tensorrt_llm" / "config.pbtxt").output
+    return all(tensor.name != "sequence_index" for tensor in outputs)
+
+
 def other_models(repository: Path, models: tuple[str, ...]) -> list[Path]:
     """The models of a repository beside those."""
     return sorted(file.parent for file in repository.glob("*/config.pbtxt") if file.parent.name not in models)

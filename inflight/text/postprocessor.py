@@ -14,7 +14,7 @@ class Postprocessor:
     def __call__(
         self,
         tokens: np.ndarray,
-        sequence_lengths: np.ndarray,
+        sequence_lengths: np.ndarray | None = None,
         preceding_ids: np.ndarray | None = None,
         sequence_finished: np.ndarray | None = None,
         num_cut_bytes: np.ndarray | None = None,
@@ -23,13 +23,17 @@ class Postprocessor:
         TensorRT-LLM's postprocessing read them: [batch * beams].
 
         tokens: [batch, beams, n] or [beams, n]. sequence_lengths: [batch, beams] or [beams], how many of the n
-        tokens count. preceding_ids: [batch, 16] or [16], the ids before `tokens`, -1 for none.
-        sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence. num_cut_bytes: [batch,
-        beams] or [beams], how many bytes at the end are not part of the text, because a stop word ends before; none
-        where it is not given.
+        tokens count; all where it is not given. preceding_ids: [batch, 16] or [16], the ids before `tokens`, -1 for
+        none. sequence_finished: [batch, 1] or [1]. Without these two, the tokens are a whole sequence. num_cut_bytes:
+        [batch, beams] or [beams], how many bytes at the end are not part of the text, because a stop word ends before;
+        none where it is not given.
         """
         beams, width = tokens.shape[-2:]
-        lengths = sequence_lengths.reshape(-1).tolist()
+        lengths = (
+            [width] * int(np.prod(tokens.shape[:-1]))
+            if sequence_lengths is None
+            else sequence_lengths.reshape(-1).tolist()
+        )
         rows = tokens.reshape(len(lengths), width).tolist()
         preceding = [()] * len(rows) if preceding_ids is None else _per_row(preceding_ids, beams)
         finished = [True] * len(rows) if sequence_finished is None else sequence_finished.repeat(beams).tolist()

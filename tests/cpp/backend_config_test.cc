@@ -194,13 +194,15 @@ TEST(logits_are_of_the_type_of_their_outputs) {
               "output context_logits has data_type TYPE_BF16; logits_datatype must be TYPE_FP32 or TYPE_FP16");
 }
 
-TEST(outputs_that_were_required_once_are_filled_where_draft_logits_are_unknown) {
+TEST(outputs_that_were_always_written_once_are_filled_where_sequence_index_is_unknown) {
   auto json = document({});
   CHECK(!parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
   json["input"] = {{{"name", "input_ids"}}};
   CHECK(parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
-  json["input"].push_back({{"name", "draft_logits"}});
+  json["output"] = {{{"name", "sequence_index"}}};
   CHECK(!parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
+  json["parameters"]["fill_unasked_outputs"] = {{"string_value", "true"}};
+  CHECK(parse_backend_config(json.dump(), kModel).fills_unasked_outputs);
 }
 
 TEST(what_is_not_served_is_refused_by_name) {

@@ -28,12 +28,13 @@ def make_old(repository: Path) -> None:
 
 
 def make_old_generation(config: Path) -> None:
-    """Of tensorrt_llm: integers without a sign, no draft_logits, and an input that nobody reads."""
+    """Of tensorrt_llm: integers without a sign, neither draft_logits nor sequence_index, and an input that nobody
+    reads."""
     nobodys = '  { name: "CORRID"  data_type: TYPE_UINT64  dims: [ 1 ]  optional: true },'
     _edit(
         config,
         *(_without_sign(name) for name in UNSIGNED["tensorrt_llm"]),
-        (r'  \{ name: "draft_logits" .*\n', ""),
+        (r'  \{ name: "(draft_logits|sequence_index)" .*\n', ""),
         (r"input \[\n", rf"\g<0>{nobodys}\n"),
     )
 
@@ -44,7 +45,8 @@ def _without_sign(name: str) -> tuple[str, str]:
 
 def _old_ensemble_edits() -> list[tuple[str, str]]:
     """End and pad id do not pass through preprocessing, and log-probs pass through postprocessing, which needs them."""
-    edits = [(rf' *(in|out)put_map {{ key: "(OUT_)?{name}" .*\n', "") for name in ("END_ID", "PAD_ID")]
+    edits = [(r'.*"sequence_index".*\n', "")]
+    edits += [(rf' *(in|out)put_map {{ key: "(OUT_)?{name}" .*\n', "") for name in ("END_ID", "PAD_ID")]
     edits += [(f'value: "_OUT_{name.upper()}"', f'value: "{name}"') for name in ("end_id", "pad_id")]
     for name, tensor in LOG_PROBS.items():
         edits += [

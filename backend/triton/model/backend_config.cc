@@ -76,14 +76,15 @@ TRITONSERVER_DataType logits_datatype(const nlohmann::json& document, const fs::
   return datatype;
 }
 
-bool has_input(const nlohmann::json& document, const std::string& name) {
-  const auto inputs = document.value("input", nlohmann::json::array());
-  return std::ranges::any_of(inputs, [&](const auto& input) { return input.value("name", "") == name; });
+bool has_tensor(const nlohmann::json& document, const char* direction, const std::string& name) {
+  const auto tensors = document.value(direction, nlohmann::json::array());
+  return std::ranges::any_of(tensors, [&](const auto& tensor) { return tensor.value("name", "") == name; });
 }
 
-// draft_logits came with 0.9, as did responses without what was not asked for.
-bool is_older_than_0_9(const nlohmann::json& document) {
-  return has_input(document, "input_ids") && !has_input(document, "draft_logits");
+// The output sequence_index came when responses without what was not asked for did, between 0.13 and 0.16.
+bool fills_unasked_outputs(const nlohmann::json& document, const Parameters& parameters) {
+  const bool is_old = has_tensor(document, "input", "input_ids") && !has_tensor(document, "output", "sequence_index");
+  return parameters.boolean("fill_unasked_outputs").value_or(is_old);
 }
 
 // Beside the engine's config.json, if `inflight build` found one in the checkpoint; else as upstream's newer versions
@@ -140,7 +141,7 @@ BackendConfig parse_backend_config(std::string_view json, const fs::path& model_
   config.skip_special_tokens = parameters.boolean("skip_special_tokens").value_or(true);
   config.max_beam_width = parameters.at_least(1, "max_beam_width");
   config.logits_datatype = logits_datatype(document, file);
-  config.fills_unasked_outputs = is_older_than_0_9(document);
+  config.fills_unasked_outputs = fills_unasked_outputs(document, parameters);
   config.cancellation_check_period =
       period(parameters, "cancellation_check_period_ms", config.cancellation_check_period);
   config.stats_check_period = period(parameters, "stats_check_period_ms", config.stats_check_period);

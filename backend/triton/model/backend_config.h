@@ -26,8 +26,8 @@ struct BackendConfig {
   int32_t max_batch_size = 0;  // 0 → tensors have no batch dimension
   bool decoupled = false;
   bool exclude_input_in_output = false;
-  // TensorRT-LLM's repositories of 0.6 to 0.8 have log-probs and logits outputs that their ensembles require of every
-  // response: what was not asked for is zeros.
+  // TensorRT-LLM up to 0.13 wrote zeros for log-probs and logits that were not asked for: ensembles of 0.6 to 0.8 need
+  // them, and clients read them.
   bool fills_unasked_outputs = false;
   bool skip_special_tokens = true;  // as the model that makes text of the tokens does
   std::chrono::milliseconds cancellation_check_period{100};  // of requests that wait

@@ -27,7 +27,7 @@ class TritonPythonModel:
         try:
             texts = self._postprocess(
                 inputs["TOKENS_BATCH"],
-                inputs["SEQUENCE_LENGTH"],
+                inputs.get("SEQUENCE_LENGTH"),
                 inputs.get("PRECEDING_IDS"),
                 inputs.get("SEQUENCE_FINISHED"),
                 inputs.get("NUM_CUT_BYTES"),

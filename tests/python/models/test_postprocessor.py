@@ -57,6 +57,11 @@ def test_a_stream_goes_on_where_it_stopped(postprocess, tokenizer):
     assert all(text.decode() for text in texts if text), "no piece holds half a character"
 
 
+def test_without_lengths_all_tokens_count(postprocess, tokenizer):
+    tokens, _ = tensors(tokenizer.encode("dog"))
+    assert postprocess(tokens).tolist() == [b"dog"]
+
+
 @pytest.mark.parametrize("length", [-3, 100])
 def test_a_length_beyond_the_tokens_is_no_error(postprocess, tokenizer, length):
     tokens, _ = tensors(tokenizer.encode("dog"))

@@ -96,6 +96,17 @@ def test_clients_that_send_integers_without_a_sign_are_served_on(old, engine, tm
     assert given == {"REQUEST_OUTPUT_LEN", "OUT_END_ID", "OUT_PAD_ID"}
 
 
+def test_outputs_that_nobody_asks_for_are_written_on(old, engine, tmp_path):
+    """As up to 0.13, which knew no sequence_index."""
+    llm = old / "tensorrt_llm" / "config.pbtxt"
+    for number, expected in enumerate(("true", None)):
+        new = tmp_path / str(number)
+        assert main(["repo", str(engine), "--from", str(old), "--out", str(new)]) == 0
+        filled = config(new, "tensorrt_llm").parameters
+        assert (filled["fill_unasked_outputs"].string_value if "fill_unasked_outputs" in filled else None) == expected
+        llm.write_text(llm.read_text() + 'output [ { name: "sequence_index" data_type: TYPE_INT32 dims: [ 1 ] } ]\n')
+
+
 def test_what_is_given_wins(old, engine, tmp_path):
     new = tmp_path / "new"
     arguments = ["--set", "max_queue_size=5", "--set", "triton_max_batch_size=2"]
