@@ -8,6 +8,7 @@ from inflight.checkpoint.matrix import MatrixType
 
 _FLOAT_BYTES = 4
 _ALIGNMENT = 64
+_STEPS_IN_FLIGHT = 1  # kMaxStepsInFlight (backend/engine/cpu/cpu_engine.cc)
 
 
 def kv_bytes_per_token(model: ModelConfig, kv_cache_dtype: str) -> int:
@@ -48,7 +49,8 @@ def activation_bytes(model: ModelConfig, max_batch_size: int, max_num_tokens: in
         + _input_bytes(strip_tokens, max(model.hidden_size, model.attention_size))
         + _input_bytes(strip_tokens, model.intermediate_size)
         + output_rows * _FLOAT_BYTES * (model.hidden_size + model.vocab_size)
-        + returned_rows * _FLOAT_BYTES * model.vocab_size
+        # Of the steps in flight, and of the one that was finished last.
+        + (_STEPS_IN_FLIGHT + 1) * returned_rows * _FLOAT_BYTES * model.vocab_size
         + _input_bytes(output_rows, model.hidden_size)
         + num_threads * scratch_per_thread
     )
