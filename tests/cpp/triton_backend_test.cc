@@ -192,7 +192,8 @@ TEST(a_refused_request_counts_as_a_failure) {
   FakeRequest unreadable = request(std::make_shared<FakeClient>(), 2, false);
   unreadable.inputs.erase(unreadable.inputs.begin());
   CHECK(answer(std::move(unreadable)).error.find("input_ids is missing") != std::string::npos);
-  CHECK(answer(request(std::make_shared<FakeClient>(), 0, false)).error.find("request_output_len") != std::string::npos);
+  CHECK(answer(request(std::make_shared<FakeClient>(), 0, false)).error.find("request_output_len") !=
+        std::string::npos);
   CHECK_EQ(model.succeeded(), 1u);
   CHECK_EQ(model.failed(), 2u);
 }
