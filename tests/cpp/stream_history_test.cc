@@ -35,7 +35,7 @@ TEST(context_logits_are_repeated_up_to_a_limit_and_in_the_last_response) {
   for (int i = 0; i < 3; ++i) CHECK(history.add_to({}, 0).context_logits == logits);
   for (int i = 0; i < 3; ++i) CHECK(history.add_to({}, 0).context_logits == nullptr);
   Response last;
-  last.is_final = true;
+  last.is_sequence_final = true;  // though not of the request
   CHECK(history.add_to(last, 0).context_logits == logits);
 }
 

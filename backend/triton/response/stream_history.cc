@@ -12,7 +12,8 @@ Response StreamHistory::add_to(Response response, size_t batch_index) {
     said.context_logits = response.context_logits;
   } else if (said.context_logits != nullptr) {
     num_repeated_ += said.context_logits->size();
-    if (response.is_final || num_repeated_ <= kMaxRepeatedLogits) response.context_logits = said.context_logits;
+    if (response.is_sequence_final || num_repeated_ <= kMaxRepeatedLogits)
+      response.context_logits = said.context_logits;
   }
   return response;
 }
